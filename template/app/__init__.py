@@ -1,0 +1,1 @@
+"""This file makes the folder a package, so that `app.main` can be imported."""
