@@ -15,9 +15,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the app; a test may hand in settings of its own."""
     settings = settings or read_settings()
     # FastAPI whose /docs page loads its script and style from here, not from a CDN.
-    app = FastAPIOffline(
-        title=SITE_NAME, redoc_url=None, favicon_url="/static/favicon.svg"
-    )
+    app = FastAPIOffline(title=SITE_NAME, redoc_url=None)
     app.add_middleware(
         SessionMiddleware,
         secret_key=settings.secret_key,
@@ -40,7 +38,6 @@ async def show_error(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": detail}, status, headers)
     context = {"status": status, "title": detail}
     return templates.TemplateResponse(request, "error.html", context, status, headers)
-
 
 
 app = create_app()

@@ -55,6 +55,11 @@ def test_healthz(client):
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz"])
+def test_monitors_may_ask_with_head(client, path):
+    assert client.head(path).status_code == 200
+
+
 def test_unknown_page(client):
     page = client.get("/nowhere")
     assert page.status_code == 404

@@ -31,7 +31,7 @@ def hello_submit():
 @pages.get("/hello/<path:name>")
 def hello(name: str):
     """A variable in the address; `path:` lets it hold a slash, as in AC/DC."""
-    return render_template("hello.html", name=name, greeting=True)
+    return render_template("hello.html", greeting=name)
 
 
 @pages.get("/items/<int:item_id>")

@@ -1,0 +1,161 @@
+"""Fixtures: the template as a release, projects emitted from it, and these at work.
+
+A test that names `pair` runs once for each row of the table in copier.yml. The
+projects of a pair are made once in a run; xdist keeps a pair's tests together.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+
+
+class Pair(NamedTuple):
+    """A framework and a server that runs it, as their answers are written."""
+
+    framework: str
+    server: str
+
+    @property
+    def facts(self) -> dict:
+        """The server's row of the table in copier.yml."""
+        frameworks = QUESTIONS["frameworks"]["default"]
+        return frameworks[self.framework]["servers"][self.server]
+
+    def __str__(self) -> str:
+        return f"{self.framework}-{self.server}"
+
+
+PAIRS = [
+    Pair(framework, server)
+    for framework, facts in QUESTIONS["frameworks"]["default"].items()
+    for server in facts["servers"]
+]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "pair" in metafunc.fixturenames:
+        rows = [
+            pytest.param(pair, id=str(pair), marks=pytest.mark.xdist_group(str(pair)))
+            for pair in PAIRS
+        ]
+        metafunc.parametrize("pair", rows, scope="session")
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip the test for want of `what`; under CI, where nothing may be wanting, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have {what}: let .ci/run install it", pytrace=False)
+    pytest.skip(f"needs {what}")
+
+
+def tool(name: str, package: str) -> str:
+    """The path of the command `name`, which comes with the Debian package `package`."""
+    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    return found or lacking(f"{name} (apt-get install {package})")
+
+
+def run(*command: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and catch what it prints; its status is the caller's."""
+    options = {"stdin": subprocess.DEVNULL, "timeout": 300} | options
+    return subprocess.run(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def ok(*command: str | Path, **options) -> str:
+    """Run a command that must succeed, and give what it printed."""
+    done = run(*command, **options)
+    assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the developer's own settings of Copier, git and the apps out of the tests."""
+    settings = tmp_path_factory.mktemp("settings") / "copier.yml"
+    settings.write_text("{}\n")
+    os.environ |= {
+        "COPIER_SETTINGS_PATH": str(settings),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "GIT_AUTHOR_NAME": "Tests",
+        "GIT_AUTHOR_EMAIL": "tests@example.com",
+        "GIT_COMMITTER_NAME": "Tests",
+        "GIT_COMMITTER_EMAIL": "tests@example.com",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    for name in ("APP_ENV", "SECRET_KEY", "WEB_CONCURRENCY", "VIRTUAL_ENV"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def release(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template of this working tree as a git repository with a tagged release."""
+    path = tmp_path_factory.mktemp("release")
+    shutil.copy(ROOT / "copier.yml", path)
+    shutil.copytree(
+        ROOT / "template", path / "template", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    ok("git", "init", "--quiet", cwd=path)
+    ok("git", "add", "--all", cwd=path)
+    ok("git", "commit", "--quiet", "--message=Release", cwd=path)
+    ok("git", "tag", "v1.0.0", cwd=path)
+    return path
+
+
+def emit(release: Path, path: Path, *options: str) -> Path:
+    """Emit a project into `path` as a user does, on the command line without --trust."""
+    ok("copier", "copy", "--quiet", "--defaults", *options, release, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of the pair, as it is emitted. Not to be changed by a test."""
+    answers = (f"--data=framework={pair.framework}", f"--data=server={pair.server}")
+    return emit(release, tmp_path_factory.mktemp(str(pair)) / "my-app", *answers)
+
+
+def shell_blocks(markdown: str, heading: str) -> list[str]:
+    """The ```sh blocks below a heading of second level, without their fences."""
+    section = markdown.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+class Installed(NamedTuple):
+    """A project in which the README's first commands were run."""
+
+    path: Path
+    commands: list[str]
+    output: str
+
+
+@pytest.fixture(scope="session")
+def installed(
+    pair: Pair, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Installed:
+    """A copy of the project in which the README's "Run it here" was followed.
+
+    Every line of the block runs as it is written, in one shell, except the last:
+    that starts the development server, which `test_readme` does.
+    """
+    path = tmp_path_factory.mktemp(f"{pair}-installed") / "my-app"
+    shutil.copytree(project, path)
+    [block] = shell_blocks((path / "README.md").read_text(encoding="utf-8"), "Run it here")
+    commands = block.splitlines()
+    output = ok("bash", "-euc", "\n".join(commands[:-1]), cwd=path)
+    return Installed(path, commands, output)

@@ -1,0 +1,302 @@
+"""The questions: which answers are taken, how bad ones are refused, what follows."""
+
+import ast
+import re
+
+import pexpect
+import pytest
+import yaml
+from conftest import PAIRS, QUESTIONS, emit, ok, run
+
+# https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
+QUESTION_KEYS = {
+    "type", "help", "default", "choices", "validator", "when", "ask", "secret",
+    "placeholder", "multiselect", "multiline", "qmark",
+}  # fmt: skip
+# https://copier.readthedocs.io/en/stable/configuring/#available-settings
+SETTINGS = {
+    "_min_copier_version", "_subdirectory", "_templates_suffix", "_envops", "_exclude",
+    "_skip_if_exists", "_answers_file", "_message_before_copy", "_message_after_copy",
+    "_message_before_update", "_message_after_update", "_preserve_symlinks",
+}  # fmt: skip
+ASKED = ["project_name", "framework", "server", "domain"]
+COMPUTED = sorted(
+    name for name in QUESTIONS if not name.startswith("_") and name not in ASKED
+)
+
+NAME_RULES = {
+    "characters": "1 to 60 characters",
+    "printable": "printable characters",
+    "letter": "at least one letter or digit",
+    "ends": "Take the spaces off the ends",
+    "tags": "template tags",
+}
+BAD_NAMES = {
+    "": "characters",
+    "x" * 61: "characters",
+    "x" * 300: "characters",
+    "My\nApp": "printable",
+    "My App\n": "printable",
+    "My\tApp": "printable",
+    "My\x07App": "printable",
+    "My\x1b[31mApp": "printable",
+    "My\u202eApp": "printable",
+    "My\u2028App": "printable",
+    "\ufeffMy App": "printable",
+    "   ": "letter",
+    "...": "letter",
+    "😀🎉": "letter",
+    "__": "letter",
+    " My App": "ends",
+    "My App ": "ends",
+    "{{ 7 * 7 }}": "tags",
+    "{% raw %}": "tags",
+    "My {# App": "tags",
+}
+BAD_DOMAINS = [
+    "",
+    "https://example.com",
+    "example.com:8080",
+    "example.com/path",
+    "example.com\n",
+    "example.com.",
+    ".example.com",
+    "-example.com",
+    "example-.com",
+    "exa mple.com",
+    "exa_mple.com",
+    "*.example.com",
+    "example.com;",
+    "example.com$host",
+    "{example}.com",
+    "例子.com",
+    "user@example.com",
+    "a" * 64 + ".com",
+    ".".join(["a" * 60] * 5),
+]
+
+
+def refused(release, tmp_path, *options: str) -> str:
+    """Copy with answers that must be refused; gives the last line of the output."""
+    path = tmp_path / "project"
+    done = run("copier", "copy", "--defaults", *options, release, path)
+    assert done.returncode != 0
+    assert not path.exists()
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("name", "rule"), BAD_NAMES.items())
+def test_bad_project_name_is_refused(release, tmp_path, name, rule):
+    reason = refused(release, tmp_path, f"--data=project_name={name}")
+    assert NAME_RULES[rule] in reason
+
+
+@pytest.mark.parametrize("domain", BAD_DOMAINS)
+def test_bad_domain_is_refused(release, tmp_path, domain):
+    reason = refused(release, tmp_path, f"--data=domain={domain}")
+    assert "Give the domain as in www.example.com" in reason
+
+
+@pytest.mark.parametrize("framework", ["django", "", "Flask", "flask\n"])
+def test_unknown_framework_is_refused(release, tmp_path, framework):
+    reason = refused(release, tmp_path, f"--data=framework={framework}")
+    assert "is not in ['flask', 'fastapi']" in reason
+
+
+@pytest.mark.parametrize(
+    ("framework", "server"),
+    [("flask", "uvicorn"), ("fastapi", "waitress"), ("flask", "apache"), ("fastapi", "")],
+)
+def test_unknown_server_is_refused(release, tmp_path, framework, server):
+    answers = (f"--data=framework={framework}", f"--data=server={server}")
+    reason = refused(release, tmp_path, *answers)
+    offered = [pair.server for pair in PAIRS if pair.framework == framework]
+    assert f"{server!r} is not in {offered}" in reason
+
+
+@pytest.mark.parametrize("value", ["", "../../evil"])
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_answer_cannot_be_set(release, tmp_path, name, value):
+    reason = refused(release, tmp_path, f"--data={name}={value}")
+    assert f"'{name}'" in reason
+    assert "worked out by the template" in reason
+
+
+def test_bad_answer_leaves_an_existing_folder_alone(release, tmp_path):
+    path = tmp_path / "project"
+    path.mkdir()
+    (path / "mine.txt").write_text("mine")
+    assert run("copier", "copy", "--defaults", "--data=domain=x:1", release, path).returncode
+    assert [file.name for file in path.iterdir()] == ["mine.txt"]
+
+
+GOOD_NAMES = {
+    "My App": "my-app",
+    "x": "x",
+    "x" * 60: "x" * 32,
+    "a" * 31 + " b": "a" * 31,
+    "Crème Brûlée": "creme-brulee",
+    "Creme\u0300 Bru\u0302le\u0301e": "creme-brulee",
+    "2048 Game": "game",
+    "100% $HOME `id` ; rm -rf": "home-id-rm-rf",
+    "Tom's \"best\" app": "tom-s-best-app",
+    'The "best" app': "the-best-app",
+    "back\\slash\\": "back-slash",
+    "a {b} [c] <i>d</i> & e": "a-b-c-i-d-i-e",
+    "yes": "yes",
+    "#1 - home: *page*": "home-page",
+    "nginx": "nginx-site",
+    "Sites 日本": "sites",
+    "我的应用": "site-0906bfdb",
+    "تطبيقي": "site-",
+    "42": "site-",
+    "می‌خواهم": "site-",
+    "App 👩‍💻": "app",
+}
+
+
+@pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items())
+def test_good_project_name_is_taken(release, tmp_path, name, slug):
+    path = emit(release, tmp_path / "project", f"--data=project_name={name}")
+    [unit] = path.glob("deploy/*.service")
+    assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", unit.stem)
+    assert not unit.stem.endswith("-")
+    assert unit.stem.startswith(slug) if slug == "site-" else unit.stem == slug
+    tree = ast.parse((path / "app/config.py").read_text(encoding="utf-8"))
+    [site_name] = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "SITE_NAME"
+    ]
+    assert site_name == name
+    ok("ruff", "check", "--isolated", cwd=path)
+    ok("ruff", "format", "--isolated", "--check", cwd=path)
+    answers = yaml.safe_load((path / ".copier-answers.yml").read_text(encoding="utf-8"))
+    assert answers["project_name"] == name
+
+
+@pytest.mark.parametrize(
+    "domain", ["example.com", "localhost", "a.b.c.example", "xn--fsqu00a.com", "EXAMPLE.com"]
+)
+def test_good_domain_is_taken(copie, release, domain):
+    result = copie.copy(extra_answers={"domain": domain}, template_dir=release)
+    assert result.exception is None
+    site = result.project_dir / "deploy/nginx/my-app/site.conf"
+    assert f"\nserver_name {domain};\n" in site.read_text()
+
+
+def test_names_of_the_same_kind_do_not_clash(release, tmp_path):
+    units = set()
+    for number, name in enumerate(["我的应用", "我的网站", "1", "2"]):
+        path = emit(release, tmp_path / str(number), f"--data=project_name={name}")
+        units |= {unit.name for unit in path.glob("deploy/*.service")}
+    assert len(units) == 4
+
+
+def test_enter_at_every_question_gives_a_project(release, tmp_path):
+    path = tmp_path / "project"
+    child = prompt(release, path)
+    for name in ASKED:
+        child.expect_exact(question(name))
+        child.send("\r")
+    child.expect("is ready")
+    child.expect(pexpect.EOF)
+    assert child.wait() == 0
+    answers = yaml.safe_load((path / ".copier-answers.yml").read_text())
+    assert {name: answers[name] for name in ASKED} == {
+        "project_name": "My App",
+        "framework": "flask",
+        "server": "gunicorn",
+        "domain": "example.com",
+    }
+
+
+def test_prompt_offers_the_servers_of_the_framework(release, tmp_path):
+    child = prompt(release, tmp_path / "project", "--data=framework=fastapi")
+    child.expect_exact(question("project_name"))
+    child.send("\r")
+    child.expect_exact(question("server"))
+    for pair in PAIRS:
+        if pair.framework == "fastapi":
+            child.expect_exact(pair.facts["label"])
+    child.send("\r")
+    child.expect_exact(question("domain"))
+    assert "Waitress" not in child.before
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    assert child.wait() != 0
+    assert not (tmp_path / "project").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "reason"),
+    [
+        ("project_name", "   ", NAME_RULES["letter"]),
+        ("project_name", "x" * 61, NAME_RULES["characters"]),
+        ("project_name", "{{ 7 * 7 }}", NAME_RULES["tags"]),
+        ("project_name", "My App ", NAME_RULES["ends"]),
+        ("domain", "https://example.com", "Give the domain as in www.example.com"),
+        ("domain", "example.com:80", "Give the domain as in www.example.com"),
+    ],
+)
+def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reason):
+    child = prompt(release, tmp_path / "project")
+    for asked in ASKED[: ASKED.index(name)]:
+        child.expect_exact(question(asked))
+        child.send("\r")
+    child.expect_exact(question(name))
+    child.send("\x7f" * 30 + answer + "\r")
+    child.expect_exact(reason)
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    assert child.wait() != 0
+    assert not (tmp_path / "project").exists()
+
+
+def prompt(release, path, *options: str) -> pexpect.spawn:
+    """Copier at a terminal wide enough to keep each line whole."""
+    command = ["copy", *options, str(release), str(path)]
+    return pexpect.spawn(
+        "copier", command, encoding="utf-8", timeout=30, dimensions=(50, 400)
+    )
+
+
+def question(name: str) -> str:
+    """What Copier asks for an answer."""
+    return QUESTIONS[name]["help"]
+
+
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if name[0] != "_"])
+def test_question_is_well_formed(name):
+    details = QUESTIONS[name]
+    assert details.keys() <= QUESTION_KEYS
+    assert details["type"] in {"str", "bool", "yaml"}
+    assert re.fullmatch(r"[A-Z].+\?", details["help"])
+    assert "default" in details
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+
+
+def test_questions_come_in_the_order_of_the_design():
+    assert [name for name in QUESTIONS if name in ASKED] == ASKED
+
+
+def test_settings_are_known_and_need_no_trust():
+    settings = {name for name in QUESTIONS if name.startswith("_")}
+    assert settings <= SETTINGS
+    assert QUESTIONS["_envops"]["undefined"] == "jinja2.StrictUndefined"
+
+
+def test_computed_answers_are_not_remembered(copie, release):
+    result = copie.copy(template_dir=release)
+    text = (result.project_dir / ".copier-answers.yml").read_text()
+    assert yaml.safe_load(text).keys() == {"_commit", "_src_path", *ASKED}
+
+
+def test_message_after_copy_names_the_readme_commands(release, tmp_path):
+    path = tmp_path / "a folder"
+    message = ok("copier", "copy", "--defaults", release, path)
+    readme = (path / "README.md").read_text()
+    assert f"cd '{path}'" in message
+    for line in ("python3 -m venv .venv", "flask --app app.main run --debug --port 8000"):
+        assert f"  {line}\n" in message
+        assert f"\n{line}\n" in readme

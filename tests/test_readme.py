@@ -1,0 +1,150 @@
+"""The emitted README: what it tells a novice to type is typed here, word for word."""
+
+import re
+import socket
+import time
+
+import httpx2
+import pexpect
+import pytest
+from conftest import ROOT, emit, ok, shell_blocks
+
+SECTIONS = [
+    "Run it here",
+    "Change something",
+    "What is where",
+    "Put it online",
+    "Ship a change",
+    "When it goes wrong",
+    "Take in fixes of the template",
+    "Learn more",
+]
+
+
+def readme(path) -> str:
+    return (path / "README.md").read_text(encoding="utf-8")
+
+
+def test_sections_lead_from_here_to_online(project):
+    assert re.findall(r"^## (.+)$", readme(project), re.MULTILINE) == SECTIONS
+
+
+def test_run_it_here_passes_the_tests(installed):
+    assert "pytest" in installed.commands
+    assert re.search(r"\d+ passed in", installed.output)
+
+
+@pytest.mark.parametrize("heading", ["Run it here", "Change something"])
+def test_server_of_the_readme_shows_the_first_page(installed, heading):
+    """The development server, and the one for the local network, as they are written.
+
+    Only the port is another, because the written one may be taken, and the address
+    for the local network is kept to this machine.
+    """
+    [block] = shell_blocks(readme(installed.path), heading)
+    written = block.splitlines()[-1]
+    port = free_port()
+    command = written.replace(" --port 8000", "").replace("0.0.0.0", "127.0.0.1")
+    command += f" --port {port}"
+    if written.startswith("fastapi run"):
+        command += " --host 127.0.0.1"
+    with terminal(f". .venv/bin/activate && exec {command}", installed.path) as server:
+        page = ask(f"http://127.0.0.1:{port}/", server)
+    assert page.status_code == 200
+    assert "app/templates/home.html" in page.text
+
+
+def test_debug_mode_is_for_one_person(project):
+    text = readme(project)
+    [share] = shell_blocks(text, "Change something")
+    assert "debug" not in share
+    assert " dev " not in share
+    assert "**The development server never goes online.**" in text
+
+
+def test_what_is_where_names_every_file_that_is_there(project):
+    section = readme(project).split("## What is where")[1].split("\n## ")[0]
+    named = re.findall(r"^([\w./-]+)  +\S", section, re.MULTILINE)
+    assert len(named) >= 10
+    for name in named:
+        assert (project / name).exists(), name
+
+
+def test_each_step_online_has_a_check(project):
+    section = readme(project).split("## Put it online")[1].split("\n## ")[0]
+    steps = re.split(r"^\*\*\d\. ", section, flags=re.MULTILINE)[1:]
+    assert len(steps) >= 5
+    for step in steps:
+        assert step.count("```sh\n") == 1, step
+        assert "**Check:**" in step, step
+
+
+def test_copied_files_are_emitted_under_their_names(project):
+    """What the README and the heads of the deploy files copy or link is there."""
+    texts = [readme(project)] + [
+        path.read_text() for path in project.glob("deploy/**/*") if path.is_file()
+    ]
+    names = {name for text in texts for name in re.findall(r"deploy/[\w./-]+\w", text)}
+    assert len(names) >= 4
+    for name in names:
+        assert (project / name).exists(), name
+
+
+def test_five_links_at_most_lead_on(project):
+    section = readme(project).split("## Learn more")[1]
+    assert 1 <= section.count("](https://") <= 5
+
+
+def test_name_cannot_break_the_readme(release, tmp_path):
+    project = emit(release, tmp_path / "project", "--data=project_name=<!-- A & B")
+    assert readme(project).startswith("# &lt;!-- A & B\n")
+
+
+def test_template_readme_shows_the_real_tree(release, tmp_path):
+    """The tree in the template's own README is that of a project emitted today."""
+    project = emit(release, tmp_path / "my-app")
+    tree = readme(ROOT).split("```text\nmy-app/\n")[1].split("```")[0]
+    shown = {line.split("  ")[0].strip() for line in tree.splitlines()}
+    emitted = ok("git", "init", "-q", cwd=project) or ok(
+        "git", "ls-files", "--others", cwd=project
+    )
+    assert shown == set(emitted.split())
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class terminal:
+    """A command in a shell at a terminal of its own, ended by Ctrl+C."""
+
+    def __init__(self, command: str, path) -> None:
+        self.child = pexpect.spawn(
+            "bash", ["-c", command], cwd=str(path), encoding="utf-8", timeout=20
+        )
+
+    def __enter__(self) -> pexpect.spawn:
+        return self.child
+
+    def __exit__(self, *_) -> None:
+        self.child.sendintr()
+        try:
+            self.child.expect(pexpect.EOF)
+        except pexpect.TIMEOUT:
+            raise AssertionError(f"Ctrl+C does not stop it:\n{self.child.before}") from None
+        finally:
+            self.child.close(force=True)
+
+
+def ask(url: str, server: pexpect.spawn, seconds: float = 20) -> httpx2.Response:
+    """Ask again and again, until the server has come up."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return httpx2.get(url)
+        except httpx2.TransportError:
+            assert server.isalive(), server.read()
+            assert time.monotonic() < end, "no answer"
+            time.sleep(0.1)

@@ -1,0 +1,154 @@
+"""What is emitted reads as if it were written by hand for that project alone."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from conftest import PAIRS, Pair, ok
+
+# Files that a server needs and the others do not.
+OWN_FILES = {"waitress": {"app/serve.py"}}
+
+# What a server or framework is called, where another's project must not name it.
+NAMES = {
+    "flask": r"flask|werkzeug|wsgi_app|blueprint",
+    "fastapi": r"fastapi|starlette|pydantic",
+    "gunicorn": r"gunicorn",
+    "waitress": r"waitress",
+    "uwsgi": r"uwsgi",
+    "uvicorn": r"uvicorn|asgi",
+}
+# FastAPI on Gunicorn runs Uvicorn's worker class.
+ALSO_NAMED = {Pair("fastapi", "gunicorn"): {"uvicorn"}}
+
+
+def files(project: Path) -> dict[str, str]:
+    """The text of each file of a project, by its path from there."""
+    return {
+        path.relative_to(project).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(project.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_tree_is_the_same_for_every_pair(copie, release):
+    trees = {}
+    for pair in PAIRS:
+        result = copie.copy(extra_answers=pair._asdict(), template_dir=release)
+        assert result.exception is None
+        trees[pair] = set(files(result.project_dir)) - OWN_FILES.get(pair.server, set())
+    first = trees[PAIRS[0]]
+    assert {str(pair): tree ^ first for pair, tree in trees.items() if tree != first} == {}
+
+
+def test_project_has_at_most_26_files(project):
+    assert len(files(project)) <= 26
+
+
+def test_no_other_framework_or_server_is_named(pair, project):
+    foreign = NAMES.keys() - {*pair} - ALSO_NAMED.get(pair, set())
+    pattern = re.compile("|".join(NAMES[name] for name in foreign), re.IGNORECASE)
+    found = {
+        (name, match[0])
+        for name, text in files(project).items()
+        for match in pattern.finditer(f"{name}\n{text}")
+    }
+    assert found == set()
+
+
+def test_no_template_tag_is_left(project):
+    own_tags = ("app/templates/", "tests/")
+    for name, text in files(project).items():
+        if not name.startswith(own_tags):
+            assert not re.search(r"\{[{%#]|[}%#]\}", text.replace("${#", "")), name
+        assert "copier_" not in text, name
+
+
+def test_no_white_space_litter(project):
+    for name, text in files(project).items():
+        assert text.endswith("\n"), f"{name} does not end its last line"
+        assert not text.endswith("\n\n"), f"{name} ends in blank lines"
+        assert not text.startswith("\n"), f"{name} begins with a blank line"
+        assert not re.search(r"[ \t\r]$", text, re.MULTILINE), f"trailing blank in {name}"
+        assert "\t" not in text, f"tab in {name}"
+        if not name.endswith(".py"):
+            assert "\n\n\n" not in text, f"double blank line in {name}"
+
+
+def test_ruff_has_nothing_to_say(project):
+    ok("ruff", "check", "--isolated", "--no-cache", "--extend-select=B,I,UP", cwd=project)
+    ok("ruff", "format", "--isolated", "--no-cache", "--check", "--diff", cwd=project)
+
+
+def test_python_reads_in_five_minutes(project):
+    for path in project.glob("app/*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 60, f"{path.name} is longer than 60 lines"
+        tree = ast.parse(text)
+        assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                # The lines of the body, its docstring aside.
+                body = node.body[bool(ast.get_docstring(node)) :]
+                lines = node.end_lineno - body[0].lineno + 1
+                assert lines <= 15, f"{path.name}: {node.name} has {lines} lines"
+                assert ast.get_docstring(node), f"{path.name}: what does {node.name} do?"
+
+
+def test_requirements_are_pinned_and_explained(project):
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (project / name).read_text(encoding="utf-8").splitlines():
+            if not line.startswith(("#", "-r")):
+                assert re.fullmatch(r"[a-z0-9\[\]-]+~=[0-9.]+(; [^#]+)?  # .+", line), line
+
+
+def test_first_page_weighs_at_most_5_kb(installed):
+    css = (installed.path / "app/static/style.css").stat().st_size
+    html = len(home_page(installed.path).encode())
+    assert css <= 2000
+    assert css + html <= 5000
+
+
+def home_page(path: Path) -> str:
+    """The home page of an installed project, asked for with its own test client."""
+    code = (
+        "from tests.test_app import create_app, Settings, client;"
+        "print(client.__wrapped__().get('/').text)"
+    )
+    return ok(path / ".venv/bin/python", "-c", code, cwd=path)
+
+
+def test_first_page_asks_no_other_host(installed):
+    page = home_page(installed.path)
+    css = (installed.path / "app/static/style.css").read_text(encoding="utf-8")
+    for address in re.findall(r'(?:href|src|action)="([^"]*)"', page):
+        assert re.match(r"/(?!/)", address), address
+    assert "url(" not in css
+    assert "@import" not in css
+    assert "<script" not in page
+
+
+def test_first_page_is_semantic(installed):
+    page = home_page(installed.path)
+    assert page.count("<h1>") == 1
+    for part in ('<html lang="en">', "<title>", "<main>", 'name="viewport"'):
+        assert part in page
+    css = (installed.path / "app/static/style.css").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in css
+    assert ":focus-visible" in css
+
+
+@pytest.mark.parametrize("name", ["app/templates/home.html", "app/routes.py", "README.md"])
+def test_first_page_names_real_files(project, name):
+    assert name in (project / "app/templates/home.html").read_text(encoding="utf-8")
+    assert (project / name).is_file()
+
+
+def test_environment_names_agree(project):
+    """The deploy files, the example and the app know the same settings."""
+    read = re.findall(r'environ\.get\("(\w+)"', (project / "app/config.py").read_text())
+    example = re.findall(r"^(\w+)=", (project / ".env.example").read_text(), re.MULTILINE)
+    assert set(example) == set(read)
+    unit = (project / "deploy/my-app.service").read_text()
+    assert set(re.findall(r"^Environment=(\w+)", unit, re.MULTILINE)) <= set(read)
