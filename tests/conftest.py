@@ -41,6 +41,11 @@ PAIRS = [
 ]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("slow") and not os.environ.get("CI"):
+        pytest.skip("takes minutes: runs with CI=true in the environment")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in metafunc.fixturenames:
         rows = [

@@ -486,6 +486,29 @@ def test_slow_requests_wait_together(site):
     assert time.monotonic() - start < 12
 
 
+def descendants(pid: int) -> int:
+    """How many processes a process has started, and these in turn."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return len(children) + sum(descendants(int(child)) for child in children)
+
+
+@pytest.mark.parametrize("count", [None, 2, 4])
+def test_workers_follow_the_cpus_or_the_setting(pair, edited, tmp_path, count):
+    port = free_port()
+    settings = {"WEB_CONCURRENCY": str(count)} if count else {}
+    with serving(edited, f"127.0.0.1:{port}", tmp_path / "log", **settings) as server:
+        with client(port) as asks:
+            assert asks.get("/healthz").status_code == 200
+        # Uvicorn's supervisor has a helper process beside its workers.
+        helpers = 1 if pair == ("fastapi", "uvicorn") else 0
+        workers = count or len(os.sched_getaffinity(0))
+        expected = 0 if pair.server == "waitress" else workers + helpers
+        deadline = time.monotonic() + 20
+        while descendants(server.process.pid) != expected:
+            assert time.monotonic() < deadline, descendants(server.process.pid)
+            time.sleep(0.1)
+
+
 def test_missing_secret_stops_the_start(edited, tmp_path):
     """The log says what is missing and how to make one; the server does not stay up."""
     port = free_port()

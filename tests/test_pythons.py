@@ -1,0 +1,45 @@
+"""The emitted app on each version of Python, of those it promises, that is here."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ok, run
+
+MINORS = range(10, 15)
+
+
+def interpreters() -> dict[int, Path]:
+    """A working interpreter for each minor version of Python 3 on this machine."""
+    found = {}
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in MINORS:
+        name = f"python3.{minor}"
+        places = [*sorted(pyenv.glob(f"3.{minor}.*/bin")), *os.environ["PATH"].split(":")]
+        for place in places:
+            path = shutil.which(name, path=str(place))
+            if path and run(path, "-c", "").returncode == 0:
+                found[minor] = Path(path)
+    return found
+
+
+FOUND = interpreters()
+
+
+def test_some_python_was_found():
+    assert FOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("minor", MINORS)
+def test_own_tests_pass(pair, project, tmp_path, minor):
+    """Installed from its requirements alone, the project passes its own tests."""
+    if minor not in FOUND:
+        pytest.skip(f"there is no Python 3.{minor} on this machine")
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    ok("uv", "venv", "--quiet", "--python", FOUND[minor], cwd=tmp_path)
+    ok("uv", "pip", "install", "--quiet", "-r", "requirements-dev.txt", cwd=tmp_path)
+    output = ok(".venv/bin/pytest", cwd=tmp_path)
+    assert f"Python 3.{minor}." in output
+    assert " passed in " in output
