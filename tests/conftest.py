@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -94,6 +95,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings = tmp_path_factory.mktemp("settings") / "copier.yml"
     settings.write_text("{}\n")
     os.environ |= {
+        # copier, ruff and uv of these tests first, whether or not the venv is active
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COPIER_SETTINGS_PATH": str(settings),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
@@ -150,9 +153,7 @@ class Installed(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def installed(
-    pair: Pair, project: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Installed:
+def installed(pair: Pair, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """A copy of the project in which the README's "Run it here" was followed.
 
     Every line of the block runs as it is written, in one shell, except the last:

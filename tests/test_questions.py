@@ -20,9 +20,7 @@ SETTINGS = {
     "_message_before_update", "_message_after_update", "_preserve_symlinks",
 }  # fmt: skip
 ASKED = ["project_name", "framework", "server", "domain"]
-COMPUTED = sorted(
-    name for name in QUESTIONS if not name.startswith("_") and name not in ASKED
-)
+COMPUTED = sorted(name for name in QUESTIONS if not name.startswith("_") and name not in ASKED)
 
 NAME_RULES = {
     "characters": "1 to 60 characters",
@@ -139,7 +137,7 @@ GOOD_NAMES = {
     "Creme\u0300 Bru\u0302le\u0301e": "creme-brulee",
     "2048 Game": "game",
     "100% $HOME `id` ; rm -rf": "home-id-rm-rf",
-    "Tom's \"best\" app": "tom-s-best-app",
+    'Tom\'s "best" app': "tom-s-best-app",
     'The "best" app': "the-best-app",
     "back\\slash\\": "back-slash",
     "a {b} [c] <i>d</i> & e": "a-b-c-i-d-i-e",
@@ -256,9 +254,7 @@ def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reaso
 def prompt(release, path, *options: str) -> pexpect.spawn:
     """Copier at a terminal wide enough to keep each line whole."""
     command = ["copy", *options, str(release), str(path)]
-    return pexpect.spawn(
-        "copier", command, encoding="utf-8", timeout=30, dimensions=(50, 400)
-    )
+    return pexpect.spawn("copier", command, encoding="utf-8", timeout=30, dimensions=(50, 400))
 
 
 def question(name: str) -> str:

@@ -7,7 +7,7 @@ import time
 import httpx2
 import pexpect
 import pytest
-from conftest import ROOT, emit, ok, shell_blocks
+from conftest import PAIRS, QUESTIONS, ROOT, emit, shell_blocks
 
 SECTIONS = [
     "Run it here",
@@ -104,11 +104,42 @@ def test_template_readme_shows_the_real_tree(release, tmp_path):
     """The tree in the template's own README is that of a project emitted today."""
     project = emit(release, tmp_path / "my-app")
     tree = readme(ROOT).split("```text\nmy-app/\n")[1].split("```")[0]
-    shown = {line.split("  ")[0].strip() for line in tree.splitlines()}
-    emitted = ok("git", "init", "-q", cwd=project) or ok(
-        "git", "ls-files", "--others", cwd=project
+    shown = [line.split()[0] for line in tree.splitlines()]
+    emitted = [
+        path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file()
+    ]
+    assert sorted(shown) == sorted(emitted)
+
+
+def test_template_readme_shows_a_real_transcript(release, tmp_path):
+    """Each line of it comes, in this order, when Enter is pressed at each question."""
+    child = pexpect.spawn(
+        "copier",
+        ["copy", str(release), "../my-app"],
+        cwd=str(tmp_path),
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(50, 400),
     )
-    assert shown == set(emitted.split())
+    seen = ""
+    for question in ("called?", "write it with?", "is online?", "find it?"):
+        child.expect_exact(question)
+        seen += child.before + child.after
+        child.send("\r")
+    child.expect(pexpect.EOF)
+    seen = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|\r", "", seen + child.before)
+    transcript = readme(ROOT).split("```text\n")[1].split("```")[0]
+    end = 0
+    for line in filter(None, map(str.strip, transcript.splitlines())):
+        assert line in seen[end:], line
+        end = seen.index(line, end) + len(line)
+
+
+def test_template_readme_lists_the_pairs():
+    frameworks = QUESTIONS["frameworks"]["default"]
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| .+ \|$", readme(ROOT), re.MULTILINE)
+    titles = [(frameworks[pair.framework]["title"], pair.facts["title"]) for pair in PAIRS]
+    assert rows == [("framework", "server"), *titles]
 
 
 def free_port() -> int:

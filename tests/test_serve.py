@@ -20,7 +20,7 @@ from conftest import Installed, Pair, ok, run, tool
 
 # What an owner of a project might add: routes that show what the app sees.
 PROBES = {
-    "flask": '''
+    "flask": """
 
 @pages.get("/whoami")
 def whoami():
@@ -49,8 +49,8 @@ def slow():
 @pages.get("/crash")
 def crash():
     raise ZeroDivisionError("a detail for the log alone")
-''',
-    "fastapi": '''
+""",
+    "fastapi": """
 
 @api.get("/whoami")
 async def whoami(request: Request):
@@ -79,7 +79,7 @@ async def slow():
 @api.get("/crash")
 async def crash():
     raise ZeroDivisionError("a detail for the log alone")
-''',
+""",
 }
 
 
@@ -154,9 +154,7 @@ def client(port: int, **options) -> httpx2.Client:
 
 
 @pytest.fixture(scope="module")
-def edited(
-    pair: Pair, installed: Installed, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def edited(pair: Pair, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The installed project, edited: with the probes as routes of its own."""
     path = tmp_path_factory.mktemp(f"{pair}-edited") / "my-app"
     shutil.copytree(installed.path, path, ignore=shutil.ignore_patterns(".venv"))
@@ -167,9 +165,7 @@ def edited(
 
 
 @pytest.fixture(scope="module")
-def direct(
-    edited: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx2.Client]:
+def direct(edited: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """The server alone, on a TCP port."""
     port = free_port()
     log = tmp_path_factory.mktemp("direct") / "log"
@@ -246,9 +242,7 @@ def wait_for_port(port: int) -> None:
 @pytest.fixture(scope="module")
 def site(edited: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The server on a unix socket, behind nginx."""
-    # The path of a unix socket has room for 107 characters.
-    folder = Path(os.path.relpath(tmp_path_factory.mktemp("nginx"), "/"))
-    folder = Path("/") / folder
+    folder = tmp_path_factory.mktemp("nginx")
     with nginx(edited, folder) as site, serving(edited, str(site.socket), folder / "log"):
         yield site
 
@@ -302,7 +296,9 @@ def test_form_leads_to_the_greeting(asks, name):
     assert f"<h1>Hello, {escaped}!</h1>" in page.text
 
 
-@pytest.mark.parametrize("form", [{}, {"name": " "}, {"name": "x" * 41}, {"name": "AC/DC"}, {"other": "x"}])
+@pytest.mark.parametrize(
+    "form", [{}, {"name": " "}, {"name": "x" * 41}, {"name": "AC/DC"}, {"other": "x"}]
+)
 def test_form_explains_a_bad_name(asks, form):
     page = asks.post("/hello/", data=form)
     assert page.status_code == 422
@@ -462,14 +458,14 @@ def test_owner_adds_to_nginx_in_a_folder_of_his_own(edited, tmp_path_factory):
 def test_request_in_flight_is_finished_at_stop(edited, tmp_path):
     port = free_port()
     answers = []
-    with serving(edited, f"127.0.0.1:{port}", tmp_path / "log") as server:
-        with client(port) as asks:
-            assert asks.get("/healthz").status_code == 200
-            thread = threading.Thread(target=lambda: answers.append(asks.get("/slow")))
-            thread.start()
-            time.sleep(0.7)
-            status = server.stop()
-            thread.join()
+    log = tmp_path / "log"
+    with serving(edited, f"127.0.0.1:{port}", log) as server, client(port) as asks:
+        assert asks.get("/healthz").status_code == 200
+        thread = threading.Thread(target=lambda: answers.append(asks.get("/slow")))
+        thread.start()
+        time.sleep(0.7)
+        status = server.stop()
+        thread.join()
     assert [answer.json() for answer in answers] == [{"slow": True}]
     assert status in (0, -signal.SIGTERM)
 
