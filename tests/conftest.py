@@ -1,7 +1,7 @@
 """Fixtures: the template as a release, projects emitted from it, and these at work.
 
 A test that names `pair` runs once for each row of the table in copier.yml. The
-projects of a pair are made once in a run; xdist keeps a pair's tests together.
+projects of a pair are made once in a run: the tests of a pair share a process.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
@@ -49,11 +50,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in metafunc.fixturenames:
-        rows = [
-            pytest.param(pair, id=str(pair), marks=pytest.mark.xdist_group(str(pair)))
-            for pair in PAIRS
-        ]
-        metafunc.parametrize("pair", rows, scope="session")
+        metafunc.parametrize("pair", PAIRS, ids=str, scope="session")
+
+
+class PairScheduling(LoadScopeScheduling):
+    """Keeps the tests of a pair in one process, so that it is installed once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """The pair that a test's id names, or the test by itself where none is named."""
+        return next((str(pair) for pair in PAIRS if str(pair) in nodeid), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> PairScheduling:
+    return PairScheduling(config, log)
 
 
 def lacking(what: str) -> NoReturn:

@@ -1,8 +1,14 @@
 """The emitted README: what it tells a novice to type is typed here, word for word."""
 
+import contextlib
+import os
 import re
+import signal
 import socket
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pexpect
@@ -48,7 +54,7 @@ def test_server_of_the_readme_shows_the_first_page(installed, heading):
     command += f" --port {port}"
     if written.startswith("fastapi run"):
         command += " --host 127.0.0.1"
-    with terminal(f". .venv/bin/activate && exec {command}", installed.path) as server:
+    with started(f". .venv/bin/activate && exec {command}", installed.path) as server:
         page = ask(f"http://127.0.0.1:{port}/", server)
     assert page.status_code == 200
     assert "app/templates/home.html" in page.text
@@ -148,34 +154,35 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-class terminal:
-    """A command in a shell at a terminal of its own, ended by Ctrl+C."""
-
-    def __init__(self, command: str, path) -> None:
-        self.child = pexpect.spawn(
-            "bash", ["-c", command], cwd=str(path), encoding="utf-8", timeout=20
-        )
-
-    def __enter__(self) -> pexpect.spawn:
-        return self.child
-
-    def __exit__(self, *_) -> None:
-        self.child.sendintr()
+@contextlib.contextmanager
+def started(command: str, path: Path) -> Iterator[subprocess.Popen]:
+    """A command in a shell, in the background, ended as Ctrl+C does."""
+    process = subprocess.Popen(
+        ["bash", "-c", command],
+        cwd=path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
         try:
-            self.child.expect(pexpect.EOF)
-        except pexpect.TIMEOUT:
-            raise AssertionError(f"Ctrl+C does not stop it:\n{self.child.before}") from None
-        finally:
-            self.child.close(force=True)
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"Ctrl+C does not stop {command}") from None
 
 
-def ask(url: str, server: pexpect.spawn, seconds: float = 20) -> httpx2.Response:
+def ask(url: str, server: subprocess.Popen, seconds: float = 20) -> httpx2.Response:
     """Ask again and again, until the server has come up."""
     end = time.monotonic() + seconds
     while True:
         try:
             return httpx2.get(url)
         except httpx2.TransportError:
-            assert server.isalive(), server.read()
+            assert server.poll() is None, "the server has ended"
             assert time.monotonic() < end, "no answer"
             time.sleep(0.1)
