@@ -21,6 +21,7 @@ SECTIONS = [
     "What is where",
     "Put it online",
     "Ship a change",
+    "Adjust the server",
     "When it goes wrong",
     "Take in fixes of the template",
     "Learn more",
@@ -79,7 +80,7 @@ def test_what_is_where_names_every_file_that_is_there(project):
 def test_each_step_online_has_a_check(project):
     section = readme(project).split("## Put it online")[1].split("\n## ")[0]
     steps = re.split(r"^\*\*\d\. ", section, flags=re.MULTILINE)[1:]
-    assert len(steps) >= 5
+    assert len(steps) == 6
     for step in steps:
         assert step.count("```sh\n") == 1, step
         assert "**Check:**" in step, step

@@ -137,8 +137,12 @@ def serving(project: Path, listen: str, log: Path, **settings: str) -> Iterator[
             time.sleep(0.02)
         yield server
     finally:
-        if process.poll() is None:
-            server.stop()
+        # How it stops is what a test of its own asks; here it just has to go.
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
+        process.wait()
 
 
 def free_port() -> int:
