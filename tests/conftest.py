@@ -53,16 +53,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("pair", PAIRS, ids=str, scope="session")
 
 
-class PairScheduling(LoadScopeScheduling):
-    """Keeps the tests of a pair in one process, so that it is installed once."""
+class Scheduling(LoadScopeScheduling):
+    """Keeps tests in one process that share what takes long: a pair, a machine."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """The pair that a test's id names, or the test by itself where none is named."""
-        return next((str(pair) for pair in PAIRS if str(pair) in nodeid), nodeid)
+        """The pair or, on a booted machine, the Debian that a test's id names."""
+        names = ["bookworm", "trixie", *map(str, PAIRS)]
+        return next((name for name in names if name in nodeid), nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log) -> PairScheduling:
-    return PairScheduling(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def lacking(what: str) -> NoReturn:

@@ -1,0 +1,219 @@
+"""A Debian with a real systemd, booted in systemd-nspawn on a network of its own.
+
+What has to come from outside is fetched once, while the root file system is made, and
+served from within: the Debian packages, the Python packages, and, as the certificate
+authority, pebble (https://github.com/letsencrypt/pebble).
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from conftest import ok, run
+
+RELEASES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
+# What the emitted README installs, and what stands in for the world outside.
+README_PACKAGES = ["python3-venv", "nginx", "git", "curl", "certbot"]
+BASE_PACKAGES = [
+    "ca-certificates", "dbus", "iproute2", "openssl", "pebble", "sudo",
+    "systemd", "systemd-sysv",
+]  # fmt: skip
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copier-pyweb"
+DIRECTORY = "https://127.0.0.1:14000/dir"
+
+
+def nspawn(root: Path, script: str, *options: str) -> str:
+    """Run a script in a root file system without booting it, with the host's network."""
+    certificates = "/etc/ssl/certs/ca-certificates.crt"
+    passed = [f"--setenv={name}={certificates}" for name in ("PIP_CERT", "SSL_CERT_FILE")]
+    folders = [f"--bind-ro={path}" for path in pip_folders()]
+    # fmt: off
+    return ok(
+        "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no",
+        "--keep-unit", "--console=pipe", *passed, *folders, *options,
+        "bash", "-euc", script, timeout=900,
+    )
+    # fmt: on
+
+
+def pip_folders() -> list[str]:
+    """Folders of packages that the host's pip is configured to look into."""
+    listed = run("python3", "-m", "pip", "config", "list").stdout
+    words = shlex.split(listed.replace("=", " ").replace("\\n", " "), posix=True)
+    paths = {word.removeprefix("file://").removesuffix("/simple") for word in words}
+    return sorted(path for path in paths if path.startswith("/opt/") and Path(path).is_dir())
+
+
+def root_file_system(release: str, requirements: list[Path]) -> Path:
+    """The path of a root file system, made now or found from an earlier run.
+
+    release: a key of RELEASES. requirements: the requirements.txt of each pair.
+    """
+    texts = "".join(sorted(path.read_text() for path in requirements))
+    wanted = json.dumps([texts, README_PACKAGES, BASE_PACKAGES])
+    root = CACHE / release
+    stamp = CACHE / f"{release}.json"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return root
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(root, ignore_errors=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    packages = ",".join(BASE_PACKAGES)
+    command = ["debootstrap", "--variant=minbase", f"--include={packages}", release, root]
+    ok(*command, timeout=900)
+    for name in ("etc/pip.conf", "etc/ssl/certs/ca-certificates.crt"):
+        if Path("/", name).is_file():
+            shutil.copy(Path("/", name), root / name)
+    stock(root, requirements)
+    stamp.write_text(wanted)
+    return root
+
+
+def stock(root: Path, requirements: list[Path]) -> None:
+    """Fetch the packages that the README will install into /srv of the machine."""
+    (root / "srv/apt").mkdir()
+    (root / "srv/pip").mkdir()
+    fetch = "apt-get update -q; apt-get install --yes --download-only "
+    nspawn(root, fetch + " ".join(README_PACKAGES) + " dpkg-dev")
+    nspawn(root, "cp /var/cache/apt/archives/*.deb /srv/apt/")
+    for number, path in enumerate(requirements):
+        shutil.copy(path, root / f"srv/pip/{number}.txt")
+    scratch = root.with_name(f"{root.name}-scratch")
+    shutil.rmtree(scratch, ignore_errors=True)
+    ok("cp", "--archive", root, scratch)
+    user_pip = Path.home() / ".config/pip/pip.conf"
+    if user_pip.is_file():
+        shutil.copy(user_pip, scratch / "etc/pip.conf")
+    nspawn(
+        scratch,
+        "apt-get install --yes -qq python3-venv dpkg-dev >/dev/null\n"
+        "cd /srv/apt && dpkg-scanpackages --multiversion . > Packages\n"
+        "python3 -m venv /venv\n"
+        'for file in /srv/pip/*.txt; do /venv/bin/pip download -qd /srv/pip -r "$file"; done',
+    )
+    for name in ("apt", "pip"):
+        shutil.rmtree(root / "srv" / name)
+        shutil.copytree(scratch / "srv" / name, root / "srv" / name)
+    shutil.rmtree(scratch)
+    # From here on, packages come from /srv alone.
+    for path in (root / "etc/apt/sources.list.d").iterdir():
+        path.unlink()
+    (root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/srv/apt ./\n")
+    (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/pip\n")
+    (root / "etc/pip.conf").chmod(0o644)
+
+
+class Machine:
+    """A booted copy of a root file system.
+
+    root: its files, seen from outside. names: the host names that lead to itself.
+    """
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self.root = root
+        hosts = "".join(f"127.0.0.1 {name}\n" for name in ["localhost", "machine", *names])
+        (root / "etc/hosts").write_text(hosts)
+        (root / "etc/hostname").write_text("machine\n")
+        (root / "etc/resolv.conf").unlink(missing_ok=True)
+        # fmt: off
+        self.process = subprocess.Popen(
+            [
+                "systemd-nspawn", "--quiet", f"--directory={root}", "--boot",
+                f"--machine=copier-pyweb-{root.name}-{os.getpid()}",
+                "--private-network", "--register=no", "--keep-unit", "--console=pipe",
+                "--resolv-conf=off",
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        # fmt: on
+        self.leader = self._leader()
+        self.wait_until("systemctl is-system-running | grep -E 'running|degraded'", 60)
+
+    def _leader(self) -> str:
+        """The process id of the machine's pid 1, seen from outside."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            assert self.process.poll() is None, "systemd-nspawn has ended"
+            for child in children.read_text().split():
+                if Path(f"/proc/{child}/comm").read_text() in ("systemd\n", "init\n"):
+                    return child
+            time.sleep(0.1)
+        raise AssertionError("no systemd in the machine")
+
+    def command(self, script: str, folder: str = "/root") -> list[str]:
+        """What runs a script inside, as root in a fresh shell."""
+        environment = [
+            "HOME=/root",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "DEBIAN_FRONTEND=noninteractive",
+            "LANG=C.UTF-8",
+        ]
+        enter = ["nsenter", f"--target={self.leader}", "--all", "env", "-i", *environment]
+        return [*enter, "bash", "-euo", "pipefail", "-c", f"cd {folder}\n{script}"]
+
+    def run(self, script: str, **options) -> subprocess.CompletedProcess[str]:
+        """Run a script inside; its status is the caller's."""
+        return run(*self.command(script), **options)
+
+    def ok(self, script: str, **options) -> str:
+        """Run a script inside that must succeed, and give what it printed."""
+        return ok(*self.command(script), **options)
+
+    def wait_until(self, script: str, seconds: float) -> None:
+        """Run a script inside until it succeeds."""
+        end = time.monotonic() + seconds
+        while (done := self.run(script)).returncode:
+            assert time.monotonic() < end, f"{script}: {done.stdout}"
+            time.sleep(0.2)
+
+    def near(self, *command: str | Path) -> list[str]:
+        """A command of the host that runs in the machine's network."""
+        return ["nsenter", f"--target={self.leader}", "--net", *map(str, command)]
+
+    def start_certificate_authority(self) -> str:
+        """Start pebble, and make certbot and curl trust it; gives its root certificate."""
+        folder = self.root / "srv/pebble"
+        folder.mkdir()
+        self.ok(
+            "cd /srv/pebble\n"
+            "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=pebble"
+            " -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem 2>/dev/null"
+        )
+        configuration = {
+            "pebble": {
+                "listenAddress": "127.0.0.1:14000",
+                "managementListenAddress": "127.0.0.1:15000",
+                "certificate": "/srv/pebble/cert.pem",
+                "privateKey": "/srv/pebble/key.pem",
+                "httpPort": 80,
+                "tlsPort": 443,
+            }
+        }
+        (folder / "config.json").write_text(json.dumps(configuration))
+        self.ok(
+            "systemd-run --quiet --unit=pebble --setenv=PEBBLE_VA_NOSLEEP=1"
+            " --setenv=PEBBLE_WFE_NONCEREJECT=0 pebble -config /srv/pebble/config.json"
+        )
+        self.wait_until("curl -sk https://127.0.0.1:15000/roots/0 -o /srv/pebble/root.pem", 20)
+        root = self.ok("cat /srv/pebble/root.pem")
+        etc = self.root / "etc"
+        with (etc / "ssl/certs/ca-certificates.crt").open("a") as bundle:
+            bundle.write(root + (folder / "cert.pem").read_text())
+        settings = self.root / "root/.config/letsencrypt/cli.ini"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(f"server = {DIRECTORY}\n")
+        return root
+
+    def stop(self) -> None:
+        """Switch it off."""
+        self.run("systemctl poweroff")
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,401 @@
+"""The emitted README's way online, on a real Debian: real systemd, nginx and certbot.
+
+All pairs live side by side on one machine. It is booted once for each Debian release.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PAIRS, Pair, emit, lacking, ok, shell_blocks, tool
+from machine import RELEASES, Machine, root_file_system
+from test_serve import FORGED, PROBES
+
+pytestmark = pytest.mark.slow
+
+STATE = """
+
+@{router}.get("/state")
+def state():
+    import os, socket
+
+    with open(os.environ["STATE_DIRECTORY"] + "/visits", "a") as file:
+        file.write("x")
+    try:
+        open("/opt/{slug}/app/planted.py", "w")
+    except OSError as error:
+        planted = type(error).__name__
+    with socket.socket() as outside:
+        refused = outside.connect_ex(("127.0.0.1", 9)) == 111
+    return {{"user": os.getuid(), "planted": planted, "network": refused}}
+"""
+
+
+def domain(pair: Pair) -> str:
+    return f"{pair}.example.com"
+
+
+def emit_site(pair: Pair, release: Path, path: Path) -> Path:
+    """A project of the pair with routes that show what it sees, committed to git."""
+    answers = pair._asdict() | {"project_name": str(pair), "domain": domain(pair)}
+    emit(release, path, *(f"--data={name}={value}" for name, value in answers.items()))
+    router = "pages" if pair.framework == "flask" else "api"
+    with (path / "app/routes.py").open("a") as routes:
+        routes.write(PROBES[pair.framework].replace("sleep(2)", "sleep(3)"))
+        routes.write(STATE.format(router=router, slug=pair))
+    ok("git", "init", "--quiet", cwd=path)
+    ok("git", "add", "--all", cwd=path)
+    ok("git", "commit", "--quiet", "--message=Start", cwd=path)
+    return path
+
+
+def steps(project: Path) -> list[tuple[str, str, str]]:
+    """Each step online: what to type, what to type as a check, and what that says."""
+    section = (project / "README.md").read_text().split("\n## Put it online\n")[1]
+    section = section.split("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    checks = re.findall(r'^\*\*Check:\*\* `([^`]+)` says "([^"]+)"', section, re.MULTILINE)
+    assert len(blocks) == len(checks) == 6
+    return [(block, *check) for block, check in zip(blocks, checks, strict=True)]
+
+
+class Online:
+    """A machine with every pair's site, put there by the README's own commands."""
+
+    def __init__(self, machine: Machine, projects: dict[Pair, Path]) -> None:
+        self.machine = machine
+        self.projects = projects
+        self.root_certificate = machine.root / "srv/pebble/root.pem"
+
+    def curl(self, pair: Pair, path: str, *options: str) -> str:
+        """Ask a site over https from inside; gives the body."""
+        words = " ".join(f"'{option}'" for option in options)
+        return self.machine.ok(f"curl -sS {words} https://{domain(pair)}{path}")
+
+    def status(self, pair: Pair, path: str) -> str:
+        return self.curl(pair, path, "-o", "/dev/null", "-w", "%{http_code}")
+
+    def load(self, pair: Pair) -> "Load":
+        return Load(self, pair)
+
+    def main_pid(self, pair: Pair) -> int:
+        return int(self.machine.ok(f"systemctl show -P MainPID {pair}"))
+
+
+class Load:
+    """A steady load while the block runs; `sent` and `failed` tell of it behind."""
+
+    def __init__(self, online: Online, pair: Pair) -> None:
+        self.command = online.machine.near(
+            sys.executable,
+            Path(__file__).with_name("load.py"),
+            domain(pair),
+            online.root_certificate,
+        )
+        self.hosts = online.machine.root / "etc/hosts"
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            # The names of the sites are in the machine's own /etc/hosts.
+            [*self.command[:-4], "unshare", "--mount", "sh", "-c",
+             f'mount --bind {self.hosts} /etc/hosts && exec "$@"', "sh",
+             *self.command[-4:]],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *_) -> None:
+        time.sleep(0.5)
+        output, _ = self.process.communicate(timeout=90)
+        result = json.loads(output)
+        self.sent, self.failed = result["sent"], result["failed"]
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def online(
+    request: pytest.FixtureRequest, release: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Online]:
+    if os.getuid():
+        lacking("root")
+    for name, package in {
+        "systemd-nspawn": "systemd-container",
+        "debootstrap": "debootstrap",
+    }.items():
+        tool(name, package)
+    folder = tmp_path_factory.mktemp(request.param)
+    projects = {pair: emit_site(pair, release, folder / str(pair)) for pair in PAIRS}
+    requirements = [project / "requirements.txt" for project in projects.values()]
+    cached = root_file_system(request.param, requirements)
+    root = folder / "root"
+    ok("cp", "--archive", cached, root)
+    for pair, project in projects.items():
+        ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{pair}.git")
+    machine = Machine(root, [domain(pair) for pair in PAIRS])
+    try:
+        put_online(machine, projects)
+        yield Online(machine, projects)
+    finally:
+        machine.stop()
+
+
+def put_online(machine: Machine, projects: dict[Pair, Path]) -> None:
+    """Type the README's commands, word for word, for one site after the other."""
+    for pair, project in projects.items():
+        folder = "/root"
+        for number, (block, check, expected) in enumerate(steps(project), 1):
+            if number == 6 and not (machine.root / "srv/pebble").exists():
+                machine.start_certificate_authority()
+            # The reader's own repository, which the README asks for.
+            given = f"REPOSITORY=file:///srv/git/{pair}.git"
+            block = re.sub(r"^REPOSITORY=.+$", given, block, flags=re.MULTILINE)
+            folder = f"/opt/{pair}" if number > 2 else folder
+            ok(*machine.command(block, folder), timeout=600)
+            folder = f"/opt/{pair}" if number == 2 else folder
+            # A reload of nginx is not over when systemctl is.
+            machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 5)
+
+
+@pytest.fixture(params=PAIRS, ids=str)
+def site(request: pytest.FixtureRequest) -> Pair:
+    return request.param
+
+
+def test_every_site_answers_for_itself(online):
+    """Five sites on one nginx: no clash of names, ports or sockets."""
+    for pair in PAIRS:
+        assert f"<title>{pair}</title>" in online.curl(pair, "/")
+        assert json.loads(online.curl(pair, "/healthz")) == {"status": "ok"}
+    assert "[warn]" not in online.machine.ok("nginx -t 2>&1")
+    failed = online.machine.ok("systemctl list-units --failed --plain --no-legend")
+    assert [line for line in failed.splitlines() if "-" in line and "example" in line] == []
+
+
+def test_http_leads_to_https_and_acme_stays_open(online, site):
+    location = online.machine.ok(
+        f"curl -s -o /dev/null -w '%{{http_code}} %{{redirect_url}}' http://{domain(site)}/hello/?x=1"
+    )
+    assert location == f"308 https://{domain(site)}/hello/?x=1"
+    online.machine.ok("mkdir -p /var/www/acme/.well-known/acme-challenge")
+    online.machine.ok("echo token > /var/www/acme/.well-known/acme-challenge/test")
+    answer = online.machine.ok(f"curl -s http://{domain(site)}/.well-known/acme-challenge/test")
+    assert answer == "token\n"
+
+
+def test_app_sees_the_true_client_over_https(online, site):
+    machine = online.machine
+    machine.ok("ip address replace 10.9.8.7/32 dev lo")
+    forged = [word for name, value in FORGED.items() for word in ("-H", f"{name}: {value}")]
+    for options in ([], forged):
+        seen = json.loads(online.curl(site, "/whoami", "--interface", "10.9.8.7", *options))
+        assert seen == {
+            "address": "10.9.8.7",
+            "scheme": "https",
+            "url": f"https://{domain(site)}/",
+        }
+
+
+def test_strange_host_gets_no_page(online, site):
+    for host in ("evil.example", "127.0.0.1", f"{domain(site)}.evil.example"):
+        done = online.machine.run(f"curl -sS -H 'Host: {host}' http://{domain(site)}/")
+        assert done.returncode == 52, done.stdout  # empty reply
+        code = online.curl(
+            site, "/", "-H", f"Host: {host}", "-o", "/dev/null", "-w", "%{http_code}"
+        )
+        assert code == "421"
+
+
+def test_service_runs_as_a_user_of_its_own(online, site):
+    state = json.loads(online.curl(site, "/state"))
+    assert state["user"] >= 61184  # DynamicUser=, systemd.exec(5)
+    assert state["planted"] in ("OSError", "PermissionError")
+    assert state["network"] is True
+    assert online.machine.ok(f"cat /var/lib/{site}/visits").startswith("x")
+    others = online.machine.run(f"setpriv --reuid=nobody cat /etc/{site}.env")
+    assert others.returncode != 0
+
+
+def test_unit_is_exposed_at_most_1_5(online, site):
+    machine = online.machine
+    machine.ok(f"systemd-analyze security --threshold=15 --no-pager {site}")
+    for unit in (f"{site}.service", f"{site}.socket"):
+        assert machine.ok(f"systemd-analyze verify /etc/systemd/system/{unit} 2>&1") == ""
+
+
+def test_crash_is_in_the_journal(online, site):
+    assert online.status(site, "/crash") == "500"
+    time.sleep(0.5)
+    assert "a detail for the log alone" in online.machine.ok(f"journalctl -u {site}")
+
+
+def test_no_request_is_lost_over_ten_restarts(online, site):
+    with online.load(site) as load:
+        for _ in range(10):
+            online.machine.ok(f"systemctl restart {site}")
+            time.sleep(0.2)
+    print(f"{site}: {load.sent} sent, {len(load.failed)} lost over 10 restarts")
+    assert load.sent > 300
+    assert load.failed == []
+
+
+def test_no_request_is_lost_over_ten_reloads(online, site):
+    if not site.facts["reload"]:
+        assert "ExecReload" not in online.machine.ok(f"systemctl cat {site}")
+        pytest.skip("this server has no reload: a restart does it, tested above")
+    with online.load(site) as load:
+        for _ in range(10):
+            online.machine.ok(f"systemctl reload {site}")
+            time.sleep(0.5)
+    print(f"{site}: {load.sent} sent, {len(load.failed)} lost over 10 reloads")
+    assert load.sent > 300
+    assert load.failed == []
+
+
+def victim(online: Online, pair: Pair) -> int:
+    """A process that serves, seen from inside: a worker, or the only process."""
+    main = online.main_pid(pair)
+    script = (
+        f"cat /sys/fs/cgroup/system.slice/{pair}.service/cgroup.procs"
+        " | while read pid; do echo $pid $(tr '\\0' ' ' < /proc/$pid/cmdline); done"
+    )
+    lines = online.machine.ok(script).splitlines()
+    workers = [int(line.split()[0]) for line in lines if "resource_tracker" not in line]
+    return next((pid for pid in workers if pid != main), main)
+
+
+def test_killed_workers_take_only_their_own_requests(online, site):
+    with online.load(site) as load:
+        for _ in range(10):
+            online.machine.ok(f"kill -KILL {victim(online, site)}")
+            time.sleep(1.5 if site.server == "waitress" else 0.7)
+    print(f"{site}: {load.sent} sent, {len(load.failed)} lost over 10 kills")
+    assert load.sent > 300
+    # At most what the four connections had in the killed worker's hands.
+    assert len(load.failed) <= 40
+    assert {result for _, _, result, _ in load.failed} <= {502}
+    online.machine.wait_until(f"systemctl is-active {site}", 30)
+    online.machine.ok(f"systemctl reset-failed {site}.service {site}.socket")
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart", "reload"])
+def test_request_in_flight_is_finished(online, site, verb):
+    if verb == "reload" and not site.facts["reload"]:
+        pytest.skip("this server has no reload")
+    command = online.machine.command(f"curl -sS https://{domain(site)}/slow")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as slow:
+        time.sleep(1)
+        units = f"{site}.service {site}.socket" if verb == "stop" else str(site)
+        online.machine.ok(f"systemctl {verb} {units}")
+        answer = slow.communicate(timeout=30)[0]
+    if verb == "stop":
+        assert online.status(site, "/") == "502"
+        assert "Back in a moment" in online.curl(site, "/")
+        assert online.status(site, "/static/style.css") == "200"
+        online.machine.ok(f"systemctl start {units}")
+    assert json.loads(answer) == {"slow": True}
+    assert online.status(site, "/healthz") == "200"
+
+
+@contextlib.contextmanager
+def edited(online: Online, path: str, text: str) -> Iterator[None]:
+    """A file on the machine with a text behind its own, for the time of the block."""
+    file = online.machine.root / path.lstrip("/")
+    before = file.read_text() if file.exists() else None
+    file.parent.mkdir(exist_ok=True)
+    file.write_text((before or "") + text)
+    try:
+        yield
+    finally:
+        if before is None:
+            file.unlink()
+        else:
+            file.write_text(before)
+
+
+def test_broken_code_is_refused_at_reload_and_reported_at_start(online, site):
+    machine = online.machine
+    with edited(online, f"/opt/{site}/app/routes.py", "\nimport no_such_module\n"):
+        if site.facts["reload"]:
+            assert machine.run(f"systemctl reload {site}").returncode != 0
+            assert online.status(site, "/healthz") == "200"
+        assert machine.run(f"systemctl restart {site}", timeout=120).returncode != 0
+        assert "No module named 'no_such_module'" in machine.ok(f"journalctl -u {site}")
+        assert online.status(site, "/") in ("502", "504")
+    machine.run(f"systemctl stop {site}.socket {site}.service")
+    machine.ok(f"systemctl reset-failed {site}.service {site}.socket")
+    machine.ok(f"systemctl start {site}.socket {site}.service")
+    assert online.status(site, "/healthz") == "200"
+
+
+def test_network_can_be_closed_as_the_readme_says(online, site):
+    section = (online.projects[site] / "README.md").read_text()
+    [block] = shell_blocks(section, "Adjust the server")
+    online.machine.ok(block)
+    assert json.loads(online.curl(site, "/state"))["network"] is False
+    online.machine.ok(
+        f"rm -r /etc/systemd/system/{site}.service.d && systemctl daemon-reload"
+        f" && systemctl restart {site}"
+    )
+    assert json.loads(online.curl(site, "/state"))["network"] is True
+
+
+def serial(online: Online, pair: Pair) -> str:
+    """The serial number of the certificate that nginx shows."""
+    return online.machine.ok(
+        f"openssl s_client -connect {domain(pair)}:443 -servername {domain(pair)}"
+        " </dev/null 2>/dev/null | openssl x509 -noout -serial"
+    )
+
+
+def test_renewal_reloads_nginx_by_itself(online, site):
+    before = serial(online, site)
+    output = online.machine.ok(
+        f"certbot renew --cert-name {site} --force-renewal --no-random-sleep-on-renew 2>&1"
+    )
+    assert "success" in output
+    deadline = time.monotonic() + 10
+    while serial(online, site) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    online.machine.ok(f"certbot renew --cert-name {site} --dry-run --no-random-sleep-on-renew")
+    online.machine.ok("systemctl is-enabled certbot.timer")
+
+
+def test_change_is_shipped_as_the_readme_says(online, site, tmp_path):
+    """And the site stays on https, also when the deploy files come anew."""
+    [block] = shell_blocks((online.projects[site] / "README.md").read_text(), "Ship a change")
+    clone = tmp_path / "clone"
+    ok("git", "clone", "--quiet", online.machine.root / f"srv/git/{site}.git", clone)
+    home = clone / "app/templates/home.html"
+    home.write_text(home.read_text().replace("It works!", "It ships!"))
+    shared = clone / f"deploy/nginx/{site}/site.conf"
+    shared.write_text(shared.read_text() + "add_header X-Shipped yes always;\n")
+    ok("git", "commit", "--quiet", "--all", "--message=Ship", cwd=clone)
+    ok("git", "push", "--quiet", cwd=clone)
+    with online.load(site) as load:
+        online.machine.ok(block)
+    assert load.failed == []
+    answer = online.curl(site, "/", "-i")
+    assert "It ships!" in answer
+    assert "x-shipped: yes" in answer.lower()
+    assert "strict-transport-security: max-age=63072000" in answer.lower()
+
+
+def test_sites_start_at_boot(online):
+    """Last, because it switches the machine off and on."""
+    machine = online.machine
+    machine.stop()
+    online.machine = Machine(machine.root, [domain(pair) for pair in PAIRS])
+    try:
+        for pair in PAIRS:
+            online.machine.wait_until(f"systemctl is-active {pair}.service", 60)
+            assert online.status(pair, "/healthz") == "200"
+    finally:
+        machine.process, machine.leader = online.machine.process, online.machine.leader
