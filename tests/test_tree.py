@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import PAIRS, Pair, ok
 
-# Files that a server needs and the others do not.
-OWN_FILES = {"waitress": {"app/serve.py"}}
+# Files that some servers need and the others do not.
+OWN_FILES = {"app/serve.py"}
 
 # What a server or framework is called, where another's project must not name it.
 NAMES = {
@@ -37,14 +37,14 @@ def test_tree_is_the_same_for_every_pair(copie, release):
     for pair in PAIRS:
         result = copie.copy(extra_answers=pair._asdict(), template_dir=release)
         assert result.exception is None
-        trees[pair] = set(files(result.project_dir)) - OWN_FILES.get(pair.server, set())
+        trees[pair] = set(files(result.project_dir)) - OWN_FILES
     first = trees[PAIRS[0]]
     assert {str(pair): tree ^ first for pair, tree in trees.items() if tree != first} == {}
 
 
-def test_project_has_at_most_26_files(pair, project):
+def test_project_has_at_most_26_files(project):
     """And what its server alone needs."""
-    assert len(files(project).keys() - OWN_FILES.get(pair.server, set())) <= 26
+    assert len(files(project).keys() - OWN_FILES) <= 26
 
 
 def test_no_other_framework_or_server_is_named(pair, project):

@@ -20,6 +20,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.jinja_env.globals["site_name"] = SITE_NAME
     app.register_blueprint(pages)
     app.register_error_handler(HTTPException, show_error)
+    app.after_request(read_to_end)
     if settings.production:
         # nginx, and nobody else, can reach us there: believe its X-Forwarded headers.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)
@@ -36,6 +37,13 @@ def show_error(error: HTTPException) -> Response:
         response.data = render_template(
             "error.html", status=error.code, title=error.name
         )
+    return response
+
+
+def read_to_end(response: Response) -> Response:
+    """Read what no page has read: some servers hang up on it, and nginx then says 502."""
+    while request.stream.read(65536):
+        pass
     return response
 
 
