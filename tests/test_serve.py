@@ -46,11 +46,19 @@ def slow():
     return {"slow": True}
 
 
+@pages.get("/policy")
+def policy():
+    return {}, 200, {"Content-Security-Policy": "own"}
+
+
 @pages.get("/crash")
 def crash():
     raise ZeroDivisionError("a detail for the log alone")
 """,
     "fastapi": """
+
+from fastapi import WebSocket
+
 
 @api.get("/whoami")
 async def whoami(request: Request):
@@ -76,9 +84,23 @@ async def slow():
     return {"slow": True}
 
 
+@api.get("/policy")
+async def policy():
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({}, headers={"Content-Security-Policy": "own"})
+
+
 @api.get("/crash")
 async def crash():
     raise ZeroDivisionError("a detail for the log alone")
+
+
+@api.websocket("/echo")
+async def echo(websocket: WebSocket):
+    await websocket.accept()
+    await websocket.send_text(websocket.client.host + await websocket.receive_text())
+    await websocket.close()
 """,
 }
 
@@ -165,6 +187,7 @@ def edited(pair: Pair, installed: Installed, tmp_path_factory: pytest.TempPathFa
     (path / ".venv").symlink_to(installed.path / ".venv")
     with (path / "app/routes.py").open("a") as routes:
         routes.write(PROBES[pair.framework])
+    (path / "app/static/site.0123abcd.css").write_text("p { margin: 0 }\n")
     return path
 
 
@@ -427,6 +450,159 @@ def test_headers_protect_every_answer(site):
         assert headers["X-Content-Type-Options"] == "nosniff", path
         assert headers["X-Frame-Options"] == "DENY", path
         assert headers["Server"] == "nginx", path
+
+
+def test_content_security_policy_lets_nothing_in(site, pair):
+    policy = site.client.get("/").headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    for path in ("/static/style.css", "/nowhere", "/hello/", "/docs/x"):
+        assert site.client.get(path).headers["Content-Security-Policy"] == policy
+    docs = site.client.get("/docs").headers["Content-Security-Policy"]
+    assert ("'unsafe-inline'" in docs) == (pair.framework == "fastapi")
+
+
+def test_app_may_send_a_policy_of_its_own(site):
+    assert site.client.get("/policy").headers.get_list("Content-Security-Policy") == ["own"]
+
+
+def test_files_are_cached_for_as_long_as_their_names_last(site):
+    def cache(path: str) -> str | None:
+        return site.client.get(path).headers.get("Cache-Control")
+
+    assert cache("/static/style.css") == "no-cache"
+    assert cache("/static/site.0123abcd.css") == "public, max-age=31536000, immutable"
+    assert "immutable" not in (cache("/static/gone.0123abcd.css") or "")
+    assert cache("/") is None
+
+
+def test_files_are_compressed_and_pages_are_not(site):
+    css = site.client.get("/static/style.css", headers={"Accept-Encoding": "gzip"})
+    assert css.headers["Content-Encoding"] == "gzip"
+    assert css.headers["Vary"] == "Accept-Encoding"
+    page = site.client.get("/", headers={"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in page.headers
+
+
+def test_gixy_finds_nothing(site):
+    """https://gixy.getpagespeed.com looks for mistakes that nginx -t lets pass.
+
+    It takes the upstream in proxy_pass for a host name that DNS might move.
+    """
+    done = run("gixy", "--skips", "missing_resolver", site.configuration)
+    assert "No issues found" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("path", ["/ignore", "/nowhere"])
+def test_bodies_that_nothing_reads_cost_no_answer(site, path):
+    statuses = []
+
+    def post() -> None:
+        with client(site.port) as asks:
+            for _ in range(10):
+                statuses.append(asks.post(path, content=b"x" * 200_000).status_code)
+
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {404 if path == "/nowhere" else 200}
+
+
+def raw(port: int, request: bytes) -> bytes:
+    """Send these very bytes to nginx and read until it hangs up."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    with connection as sock, contextlib.suppress(ConnectionError):
+        sock.sendall(request)
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+    return b""
+
+
+HEAD = b"Host: example.com\r\nConnection: close\r\n"
+BAD_REQUESTS = {
+    "no request": b"GARBAGE\r\n\r\n",
+    "no version": b"GET /\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: evil.example\r\n" + HEAD + b"\r\n",
+    "other target": b"GET http://evil.example/ HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "bare CR": b"GET / HTTP/1.1\r\n" + HEAD + b"X: a\rY: b\r\n\r\n",
+    "folded header": b"GET / HTTP/1.1\r\n" + HEAD + b"X: a\r\n b\r\n\r\n",
+    "NUL in path": b"GET /%00 HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "bad escape": b"GET /%zz HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "long path": b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "long header": b"GET / HTTP/1.1\r\n" + HEAD + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
+    "two lengths": b"POST /hello/ HTTP/1.1\r\n"
+    + HEAD
+    + b"Content-Length: 3\r\nContent-Length: 6\r\n\r\nabcdef",
+    "length and chunks": b"POST /hello/ HTTP/1.1\r\n"
+    + HEAD
+    + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "bad chunk": b"POST /hello/ HTTP/1.1\r\n"
+    + HEAD
+    + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+    "negative length": b"POST /hello/ HTTP/1.1\r\n" + HEAD + b"Content-Length: -1\r\n\r\n",
+    "raw bytes in query": b"GET /items/1?q=\xff\xe9 HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "no method": b"GE\x00T / HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "trace": b"TRACE / HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "connect": b"CONNECT example.com:80 HTTP/1.1\r\n" + HEAD + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("request_bytes", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_bad_request_is_refused_and_does_no_harm(site, request_bytes):
+    answer = raw(site.port, request_bytes)
+    assert answer == b"" or answer.split()[1].startswith(b"4"), answer[:200]
+    assert site.client.get("/healthz").status_code == 200
+
+
+ODD_REQUESTS = {
+    "header without colon": HEAD + b"Oops\r\n",
+    "many headers": HEAD + b"".join(b"X-%d: y\r\n" % n for n in range(150)),
+    "odd cookie": HEAD + b"Cookie: session=\xff.garbage; \x80=; ;;=\r\n",
+    "odd header": HEAD + b"X: \xff\xfe\r\nUser-Agent: \xe4\r\n",
+    "upgrade to h2c": HEAD + b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+}
+
+
+@pytest.mark.parametrize("headers", ODD_REQUESTS.values(), ids=ODD_REQUESTS)
+def test_odd_request_is_answered(site, headers):
+    answer = raw(site.port, b"GET /hello/ HTTP/1.1\r\n" + headers + b"\r\n")
+    assert answer.split()[1] in (b"200", b"400", b"431"), answer[:200]
+
+
+def test_form_in_an_unknown_encoding_is_answered(site):
+    form = b"name=%ff%fe&x=\xff"
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = site.client.post("/hello/", content=form, headers=headers)
+    assert answer.status_code in (303, 400, 422)
+
+
+def test_upgrade_that_is_no_websocket_is_answered(site):
+    """A POST that asks for one is a POST."""
+    request = (
+        b"POST /hello/ HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nContent-Length: 8\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\nname=Ada"
+    )
+    with socket.create_connection(("127.0.0.1", site.port), timeout=10) as sock:
+        sock.sendall(request)
+        assert sock.recv(1000).split()[1] == b"303"
+
+
+def test_websocket_passes(pair, site):
+    if pair.framework == "flask":
+        pytest.skip("WSGI has no WebSockets")
+    script = (
+        "import socket; from websockets.sync.client import connect\n"
+        f"sock = socket.create_connection(('127.0.0.1', {site.port}))\n"
+        "headers = {'X-Forwarded-For': '6.6.6.6'}\n"
+        "with connect('ws://example.com/echo', sock=sock, additional_headers=headers) as ws:\n"
+        "    ws.send(' says hello')\n"
+        "    print(ws.recv())"
+    )
+    printed = ok(site.project / ".venv/bin/python", "-c", script)
+    assert printed == "127.0.0.1 says hello\n"
 
 
 def test_static_files_come_from_nginx(edited, tmp_path_factory):
