@@ -1,8 +1,9 @@
 """A steady load on one site over https, until its standard input ends.
 
-Usage: python load.py HOST CA_FILE
+Usage: python load.py HOST CA_FILE [--fresh]
 
-Four connections ask one after the other, in turn for a page, for JSON and with a form.
+Four connections ask one after the other, in turn for a page, for JSON and with a form;
+with --fresh, on a new connection each time, as nginx closes idle ones at its own reload.
 At the end a JSON object says how many requests were `sent`, and lists the `failed`: each
 as the path with the status or error, and the second in which it happened.
 """
@@ -14,7 +15,8 @@ import sys
 import threading
 import time
 
-HOST, CA_FILE = sys.argv[1:]
+HOST, CA_FILE = sys.argv[1:3]
+FRESH = "--fresh" in sys.argv
 REQUESTS = [
     ("GET", "/", None, 200),
     ("GET", "/items/42?q=tea", None, 200),
@@ -40,8 +42,9 @@ def ask_in_turn() -> None:
                 answer = connection.getresponse()
                 answer.read()
                 result = answer.status
-                if answer.will_close:
+                if answer.will_close or FRESH:
                     connection.close()
+                    connection = None
             except (OSError, http.client.HTTPException) as error:
                 result = repr(error)
                 connection.close()

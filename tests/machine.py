@@ -119,6 +119,11 @@ class Machine:
         (root / "etc/hosts").write_text(hosts)
         (root / "etc/hostname").write_text("machine\n")
         (root / "etc/resolv.conf").unlink(missing_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        """Boot it, and wait until systemd has started what it should."""
+        root = self.root
         # fmt: off
         self.process = subprocess.Popen(
             [
