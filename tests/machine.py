@@ -177,8 +177,10 @@ class Machine:
             time.sleep(0.2)
 
     def near(self, *command: str | Path) -> list[str]:
-        """A command of the host that runs in the machine's network."""
-        return ["nsenter", f"--target={self.leader}", "--net", *map(str, command)]
+        """A command of the host that runs in the machine's network, with its host names."""
+        hosts = f'mount --bind {self.root}/etc/hosts /etc/hosts && exec "$@"'
+        enter = ["nsenter", f"--target={self.leader}", "--net", "unshare", "--mount"]
+        return [*enter, "sh", "-c", hosts, "sh", *map(str, command)]
 
     def start_certificate_authority(self) -> str:
         """Start pebble, and make certbot and curl trust it; gives its root certificate."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PAIRS, Pair, emit, lacking, ok, shell_blocks, tool
+from conftest import PAIRS, Pair, emit, lacking, ok, run, shell_blocks, tool
 from machine import RELEASES, Machine, root_file_system
 from test_serve import FORGED, PROBES
 
@@ -94,13 +94,10 @@ class Load:
     """A steady load while the block runs; `sent` and `failed` tell of it behind."""
 
     def __init__(self, online: Online, pair: Pair, *options: str) -> None:
-        # The names of the sites are in the machine's own /etc/hosts.
-        hosts = f'mount --bind {online.machine.root}/etc/hosts /etc/hosts && exec "$@"'
         script = Path(__file__).with_name("load.py")
-        self.command = [
-            *online.machine.near("unshare", "--mount", "sh", "-c", hosts, "sh"),
-            *(sys.executable, script, domain(pair), online.root_certificate, *options),
-        ]
+        self.command = online.machine.near(
+            sys.executable, script, domain(pair), online.root_certificate, *options
+        )
 
     def __enter__(self):
         self.process = subprocess.Popen(
@@ -196,6 +193,18 @@ def test_app_sees_the_true_client_over_https(online, site):
             "scheme": "https",
             "url": f"https://{domain(site)}/",
         }
+
+
+def test_tls_is_what_mozilla_advises(online, site):
+    """sslyze compares with Mozilla's intermediate configuration."""
+    # fmt: off
+    command = online.machine.near(
+        Path(sys.executable).parent / "sslyze", "--mozilla_config=intermediate",
+        f"--certinfo_ca_file={online.root_certificate}", f"{domain(site)}:443",
+    )
+    # fmt: on
+    report = run(*command).stdout
+    assert re.search(r"443: OK - Compliant", report), report
 
 
 def test_strange_host_gets_no_page(online, site):

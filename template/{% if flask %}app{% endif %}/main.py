@@ -20,8 +20,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.jinja_env.globals["site_name"] = SITE_NAME
     app.register_blueprint(pages)
     app.register_error_handler(HTTPException, show_error)
-    app.after_request(read_to_end)
     if settings.production:
+        app.after_request(read_to_end)
         # nginx, and nobody else, can reach us there: believe its X-Forwarded headers.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)
     return app
@@ -42,7 +42,7 @@ def show_error(error: HTTPException) -> Response:
 
 def read_to_end(response: Response) -> Response:
     """Read what no page has read: some servers hang up on it, and nginx then says 502."""
-    while request.stream.read(65536):
+    while request.environ["wsgi.input"].read(65536):
         pass
     return response
 
