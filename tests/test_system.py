@@ -265,13 +265,16 @@ def test_no_request_is_lost_over_ten_reloads(online, site):
 
 def victim(online: Online, pair: Pair) -> int:
     """A process that serves, seen from inside: a worker, or the only process."""
+    online.machine.wait_until(f"systemctl is-active {pair}", 60)
     main = online.main_pid(pair)
     script = f"cat /proc/{main}/task/{main}/children"
     children = online.machine.ok(script).split()
     names = [
         online.machine.run(f"tr '\\0' ' ' < /proc/{pid}/cmdline").stdout for pid in children
     ]
-    workers = [pid for pid, name in zip(children, names, strict=True) if "tracker" not in name]
+    workers = [
+        pid for pid, name in zip(children, names, strict=True) if "resource_tracker" not in name
+    ]
     return int(workers[0]) if workers else main
 
 
@@ -284,7 +287,8 @@ def test_killed_workers_take_only_their_own_requests(online, site):
     assert load.sent > 300
     # At most what the four connections had in the killed worker's hands.
     assert len(load.failed) <= 40
-    assert {result for _, _, result, _ in load.failed} <= {502}
+    for _, _, result, _ in load.failed:
+        assert result == 502 or result.startswith("IncompleteRead"), load.failed
     online.machine.wait_until(f"systemctl is-active {site}", 30)
     online.machine.ok(f"systemctl reset-failed {site}.service {site}.socket")
 
