@@ -197,6 +197,7 @@ class Machine:
                 "managementListenAddress": "127.0.0.1:15000",
                 "certificate": "/srv/pebble/cert.pem",
                 "privateKey": "/srv/pebble/key.pem",
+                "certificateValidityPeriod": 90 * 24 * 60 * 60,
                 "httpPort": 80,
                 "tlsPort": 443,
             }

