@@ -41,11 +41,11 @@ def nspawn(root: Path, script: str, *options: str) -> str:
 
 
 def pip_folders() -> list[str]:
-    """Folders of packages that the host's pip is configured to look into."""
+    """Local folders, if any, in which the host's pip is configured to look for packages."""
     listed = run("python3", "-m", "pip", "config", "list").stdout
-    words = shlex.split(listed.replace("=", " ").replace("\\n", " "), posix=True)
+    words = shlex.split(listed.replace("=", " ").replace("\\n", " "))
     paths = {word.removeprefix("file://").removesuffix("/simple") for word in words}
-    return sorted(path for path in paths if path.startswith("/opt/") and Path(path).is_dir())
+    return sorted(path for path in paths if path.startswith("/") and Path(path).is_dir())
 
 
 def root_file_system(release: str, requirements: list[Path]) -> Path:

@@ -144,6 +144,7 @@ GOOD_NAMES = {
     "yes": "yes",
     "#1 - home: *page*": "home-page",
     "nginx": "nginx-site",
+    "Default": "default-site",
     "Sites 日本": "sites",
     "我的应用": "site-0906bfdb",
     "تطبيقي": "site-",
