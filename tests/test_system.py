@@ -158,7 +158,7 @@ def put_online(machine: Machine, projects: dict[Pair, Path]) -> None:
             ok(*machine.command(block, folder), timeout=600)
             folder = f"/opt/{pair}" if number == 2 else folder
             # A reload of nginx is not over when systemctl is.
-            machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 5)
+            machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 20)
 
 
 @pytest.fixture(params=PAIRS, ids=str)
@@ -220,7 +220,7 @@ def test_http2_is_a_line_away_where_nginx_has_it(online, site):
             return
         assert "[warn]" not in machine.ok("nginx -t 2>&1 && systemctl reload nginx")
         machine.wait_until(
-            f"curl -s -o /dev/null -w '%{{http_version}}' https://{domain(site)}/ | grep 2", 5
+            f"curl -s -o /dev/null -w '%{{http_version}}' https://{domain(site)}/ | grep 2", 20
         )
     machine.ok("systemctl reload nginx")
 
@@ -395,7 +395,7 @@ def test_renewal_reloads_nginx_by_itself(online, site):
         f"certbot renew --cert-name {site} --force-renewal --no-random-sleep-on-renew 2>&1"
     )
     assert "success" in output
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while serial(online, site) == before:
         assert time.monotonic() < deadline
         time.sleep(0.2)
