@@ -182,6 +182,8 @@ def test_good_domain_is_taken(copie, release, domain):
     assert result.exception is None
     site = result.project_dir / "deploy/nginx/my-app/site.conf"
     assert f"\nserver_name {domain};\n" in site.read_text()
+    # nginx writes $host in lower case.
+    assert f"($host != {domain.lower()})" in site.with_name("https.conf").read_text()
 
 
 def test_names_of_the_same_kind_do_not_clash(release, tmp_path):
