@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pexpect
 import pytest
-from conftest import PAIRS, QUESTIONS, ROOT, emit, shell_blocks
+from conftest import PAIRS, QUESTIONS, ROOT, emit, free_port, shell_blocks
 
 SECTIONS = [
     "Run it here",
@@ -147,12 +146,6 @@ def test_template_readme_lists_the_pairs():
     rows = re.findall(r"^\| (\w+) \| (\w+) \| .+ \|$", readme(ROOT), re.MULTILINE)
     titles = [(frameworks[pair.framework]["title"], pair.facts["title"]) for pair in PAIRS]
     assert rows == [("framework", "server"), *titles]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 @contextlib.contextmanager

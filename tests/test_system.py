@@ -60,9 +60,9 @@ def emit_site(pair: Pair, release: Path, path: Path) -> Path:
 
 def steps(project: Path) -> list[tuple[str, str, str]]:
     """Each step online: what to type, what to type as a check, and what that says."""
-    section = (project / "README.md").read_text().split("\n## Put it online\n")[1]
-    section = section.split("\n## ")[0]
-    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    readme = (project / "README.md").read_text()
+    blocks = shell_blocks(readme, "Put it online")
+    section = readme.split("\n## Put it online\n")[1].split("\n## ")[0]
     checks = re.findall(r'^\*\*Check:\*\* `([^`]+)` says "([^"]+)"', section, re.MULTILINE)
     assert len(blocks) == len(checks) == 6
     return [(block, *check) for block, check in zip(blocks, checks, strict=True)]
