@@ -44,8 +44,15 @@ PAIRS = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--renew-locks", action="store_true", help="write newer locks into template/"
+    )
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("slow") and not os.environ.get("CI"):
+    wanted = os.environ.get("CI") or item.config.getoption("--renew-locks")
+    if item.get_closest_marker("slow") and not wanted:
         pytest.skip("takes minutes: runs with CI=true in the environment")
 
 

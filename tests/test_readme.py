@@ -17,6 +17,7 @@ from conftest import PAIRS, QUESTIONS, ROOT, emit, free_port, shell_blocks
 SECTIONS = [
     "Run it here",
     "Change something",
+    "Add a package",
     "What is where",
     "Put it online",
     "Ship a change",
