@@ -48,12 +48,12 @@ def pip_folders() -> list[str]:
     return sorted(path for path in paths if path.startswith("/") and Path(path).is_dir())
 
 
-def root_file_system(release: str, requirements: list[Path]) -> Path:
+def root_file_system(release: str, locks: list[Path]) -> Path:
     """The path of a root file system, made now or found from an earlier run.
 
-    release: a key of RELEASES. requirements: the requirements.txt of each pair.
+    release: a key of RELEASES. locks: the requirements.lock of each pair.
     """
-    texts = "".join(sorted(path.read_text() for path in requirements))
+    texts = "".join(sorted(path.read_text() for path in locks))
     wanted = json.dumps([texts, README_PACKAGES, BASE_PACKAGES])
     root = CACHE / release
     stamp = CACHE / f"{release}.json"
@@ -68,19 +68,19 @@ def root_file_system(release: str, requirements: list[Path]) -> Path:
     for name in ("etc/pip.conf", "etc/ssl/certs/ca-certificates.crt"):
         if Path("/", name).is_file():
             shutil.copy(Path("/", name), root / name)
-    stock(root, requirements)
+    stock(root, locks)
     stamp.write_text(wanted)
     return root
 
 
-def stock(root: Path, requirements: list[Path]) -> None:
+def stock(root: Path, locks: list[Path]) -> None:
     """Fetch the packages that the README will install into /srv of the machine."""
     (root / "srv/apt").mkdir()
     (root / "srv/pip").mkdir()
     fetch = "apt-get update -q; apt-get install --yes --download-only "
     nspawn(root, fetch + " ".join(README_PACKAGES) + " dpkg-dev")
     nspawn(root, "cp /var/cache/apt/archives/*.deb /srv/apt/")
-    for number, path in enumerate(requirements):
+    for number, path in enumerate(locks):
         shutil.copy(path, root / f"srv/pip/{number}.txt")
     scratch = root.with_name(f"{root.name}-scratch")
     shutil.rmtree(scratch, ignore_errors=True)

@@ -5,20 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Pair, ok, shell_blocks
+from conftest import ROOT, Pair, ok, run, shell_blocks
+from owner import append, edit, lock_command
 from test_pythons import MINORS
 
 pytestmark = pytest.mark.slow  # because of many questions to the package index
 
 PLATFORMS = ("linux", "macos", "windows")
-
-
-def lock_command(project: Path) -> str:
-    """The command of the README that renews the lock."""
-    readme = (project / "README.md").read_text(encoding="utf-8")
-    [block] = shell_blocks(readme, "Add a package")
-    [command] = [line for line in block.splitlines() if line.startswith("uv pip compile")]
-    return command
 
 
 def template_lock(pair: Pair) -> Path:
@@ -62,3 +55,53 @@ def test_lock_installs_without_a_compiler(pair, project, tmp_path, platform, min
     served = pair.server != "uwsgi" or platform != "windows"
     package = pair.facts["package"].split("[")[0].split("~")[0]
     assert (f"+ {package}==" in output) == served
+
+
+def forget(project: Path, what: str) -> None:
+    """Change the requirements, or the lock, without locking again."""
+    lock = project / "requirements.lock"
+    if what == "added":
+        append(project / "requirements.txt", "Own_Package~=1.0  # ours\n")
+    elif what == "raised":
+        edit(project / "requirements.txt", "python-dotenv~=1.2", "python-dotenv~=2.0")
+    elif what == "removed":
+        edit(project / "requirements.txt", "python-dotenv~=1.2  # reads .env\n", "")
+    elif what == "unchecked":
+        lock.write_text(re.sub(r" \\\n    --hash=\S+", "", lock.read_text()))
+    elif what == "conflicted":
+        append(lock, "<<<<<<< before updating\n")
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    {
+        "added": "requirements.lock has no own-package~=1.0; renew it: ",
+        "raised": "requirements.lock has no python-dotenv~=2.0; renew it: ",
+        "removed": "requirements.lock still has python-dotenv; renew it: ",
+        "unchecked": " has none; renew the lock: ",
+        "conflicted": "run ",
+    }.items(),
+)
+def test_own_tests_find_a_forgotten_lock(installed, tmp_path, what, says):
+    """And say the command that mends it, which is the README's."""
+    project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)
+    pytest_there = (installed.path / ".venv/bin/pytest", "tests/test_lock.py")
+    ok(*pytest_there, cwd=project)
+    forget(project, what)
+    failed = run(*pytest_there, cwd=project)
+    assert failed.returncode == 1
+    assert f"{says}{lock_command(project)}" in failed.stdout
+
+
+def test_novice_adds_a_package_as_the_readme_says(installed, tmp_path):
+    """The block of the README, after the line it asks for."""
+    project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"such as `(.+?)`", readme)
+    [block] = shell_blocks(readme, "Add a package")
+    append(project / "requirements.txt", f"{line}\n")
+    ok("python3", "-m", "venv", "own", cwd=project)
+    ok("bash", "-euc", f". own/bin/activate\n{block}", cwd=project)
+    name = line.split("~")[0]
+    ok("own/bin/python", "-c", f"import {name}", cwd=project)
+    ok(installed.path / ".venv/bin/pytest", cwd=project)

@@ -129,8 +129,8 @@ def online(
     # A template of its own, which a test takes to its next release.
     template = Path(shutil.copytree(release, folder / "template"))
     projects = {pair: emit_site(pair, template, folder / str(pair)) for pair in PAIRS}
-    requirements = [project / "requirements.txt" for project in projects.values()]
-    cached = root_file_system(request.param, requirements)
+    locks = [project / "requirements.lock" for project in projects.values()]
+    cached = root_file_system(request.param, locks)
     root = folder / "root"
     ok("cp", "--archive", cached, root)
     for pair, project in projects.items():

@@ -42,9 +42,9 @@ def test_tree_is_the_same_for_every_pair(copie, release):
     assert {str(pair): tree ^ first for pair, tree in trees.items() if tree != first} == {}
 
 
-def test_project_has_at_most_26_files(project):
+def test_project_has_at_most_30_files(project):
     """And what its server alone needs."""
-    assert len(files(project).keys() - OWN_FILES) <= 26
+    assert len(files(project).keys() - OWN_FILES) <= 30
 
 
 def test_no_other_framework_or_server_is_named(pair, project):
@@ -100,7 +100,7 @@ def test_python_reads_in_five_minutes(project):
 def test_requirements_are_pinned_and_explained(project):
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (project / name).read_text(encoding="utf-8").splitlines():
-            if not line.startswith(("#", "-r")):
+            if line and not line.startswith(("#", "-r")):
                 assert re.fullmatch(r"[a-z0-9\[\]-]+~=[0-9.]+(; [^#]+)?  # .+", line), line
 
 

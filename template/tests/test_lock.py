@@ -1,4 +1,4 @@
-"""requirements.lock, which the server installs, holds what requirements.txt asks for."""
+"""requirements.lock, from which the server installs, has what requirements.txt asks for."""
 
 import re
 from pathlib import Path
@@ -7,11 +7,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parent.parent
-RENEW = """requirements.lock {problem}. Renew it in the project's folder:
-
-    uv pip compile --quiet --universal --python-version=3.10 --generate-hashes \
---output-file=requirements.lock requirements.txt{option}
-"""
+RENEW = (
+    "uv pip compile --quiet --universal --python-version=3.10 --generate-hashes"
+    " --output-file=requirements.lock requirements.txt"
+)
 
 
 def read(name):
@@ -19,40 +18,38 @@ def read(name):
 
 
 def asked():
-    """The requirements in requirements.txt, without their comments."""
+    """What requirements.txt asks for, by name: the bounds of each line."""
     lines = [line.partition(" #")[0] for line in read("requirements.txt").splitlines()]
-    return [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    wanted = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    return [(canonicalize_name(each.name), each.specifier) for each in wanted]
 
 
 def locked():
-    """For each package in the lock: its name, its version, its checksums and askers."""
-    return re.findall(r"^([\w.-]+)==(\S+)(.*\n(?:[ ].*\n)*)", read("requirements.lock"), re.M)
+    """What the lock has: name, version, and the lines with checksums and askers."""
+    return re.findall(r"(?m)^(\S+)==(\S+)(.*\n(?: .*\n)*)", read("requirements.lock"))
 
 
 def test_lock_has_no_conflict_marker():
-    assert "<<<<<<<" not in read("requirements.lock"), RENEW.format(
-        problem="has conflict markers of an update", option=" --upgrade"
-    )
+    """An update of the template may have left one."""
+    assert "<<<<<<<" not in read("requirements.lock"), f"run {RENEW} --upgrade"
 
 
 def test_lock_has_what_is_asked_for():
-    for wanted in asked():
-        versions = [v for name, v, _ in locked() if name == canonicalize_name(wanted.name)]
-        assert any(wanted.specifier.contains(v, prereleases=True) for v in versions), (
-            RENEW.format(problem=f"does not have {wanted}", option="")
+    for name, bounds in asked():
+        versions = [version for each, version, _ in locked() if each == name]
+        assert any(bounds.contains(each, prereleases=True) for each in versions), (
+            f"requirements.lock has no {name}{bounds}; renew it: {RENEW}"
         )
 
 
-def test_lock_has_nothing_that_is_no_longer_asked_for():
-    names = {canonicalize_name(wanted.name) for wanted in asked()}
+def test_lock_has_nothing_else():
+    names = {name for name, _ in asked()}
     for name, _, behind in locked():
-        assert name in names or "-r requirements.txt" not in behind, RENEW.format(
-            problem=f"still has {name}", option=""
+        assert "-r requirements.txt" not in behind or name in names, (
+            f"requirements.lock still has {name}; renew it: {RENEW}"
         )
 
 
 def test_lock_has_checksums():
     for name, _, behind in locked():
-        assert "--hash=sha256:" in behind, RENEW.format(
-            problem=f"has no checksum for {name}", option=""
-        )
+        assert "--hash=sha256:" in behind, f"{name} has none; renew the lock: {RENEW}"

@@ -1,0 +1,160 @@
+"""A release is refused whose changelog, tags and tests disagree."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, ok
+from releases import Release, commits, main, parse, problems
+
+FIRST = "# Changes\n\n## 1.0.0 - 2026-01-02\n\nThe first.\n"
+SECOND = FIRST.replace("## 1.0.0", "## 1.1.0 - 2026-03-04\n\nMore.\n\n## 1.0.0")
+
+
+def record(repository: Path, changelog: str) -> str:
+    """Commit a changelog; gives the commit."""
+    (repository / "CHANGELOG.md").write_text(changelog)
+    ok("git", "add", "--all", cwd=repository)
+    ok("git", "commit", "--quiet", "--allow-empty", "--message=Work", cwd=repository)
+    return ok("git", "rev-parse", "HEAD", cwd=repository).strip()
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    """One release, tagged; work after it; and the heading of the next."""
+    ok("git", "init", "--quiet", tmp_path)
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci/run").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / ".ci/run").chmod(0o755)
+    record(tmp_path, FIRST)
+    ok("git", "tag", "v1.0.0", cwd=tmp_path)
+    record(tmp_path, FIRST.replace("## 1.0.0", "## Unreleased\n\nMore.\n\n## 1.0.0"))
+    record(tmp_path, SECOND)
+    return tmp_path
+
+
+def test_own_changelog_is_in_order():
+    parse((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+
+
+def test_releases_are_read_newest_first():
+    assert [str(release.version) for release in parse(SECOND)] == ["1.1.0", "1.0.0"]
+    assert parse("# Changes\n\n## Unreleased\n\nNothing yet.\n") == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "says"),
+    [
+        ("## 1.0 beta - 2026-03-04\n\nMore.", "is not of the form"),
+        ("## v1.1.0 - 2026-03-04\n\nMore.", "is not of the form"),
+        ("## 1.1.0 - 2026-02-30\n\nMore.", "is not of the form"),
+        ("## 1.1.0\n\nMore.", "is not of the form"),
+        ("## 1.1.0 - 2026-03-04", "nothing says what changes"),
+        ("## 1.0.0 - 2026-03-04\n\nMore.", "stands below"),
+        ("## 1.1.0 - 2025-03-04\n\nMore.", "stands below"),
+        ("## 0.9.0 - 2026-03-04\n\nMore.", "stands below"),
+    ],
+)
+def test_heading_that_is_wrong_is_named(heading, says):
+    with pytest.raises(ValueError, match=says):
+        parse(FIRST.replace("## 1.0.0", f"{heading}\n\n## 1.0.0"))
+
+
+def test_release_is_the_commit_that_brought_its_heading(repository):
+    found = {release.tag: commit for release, commit in commits(repository).items()}
+    first = ok("git", "rev-parse", "v1.0.0", cwd=repository).strip()
+    second = ok("git", "rev-parse", "HEAD", cwd=repository).strip()
+    record(repository, SECOND.replace("# Changes\n", "# Changes\n\n## Unreleased\n\nOn.\n"))
+    assert found == {"v1.1.0": second, "v1.0.0": first}
+    assert {r.tag: c for r, c in commits(repository).items()} == found
+
+
+def test_shallow_clone_knows_no_release(repository, tmp_path_factory):
+    clone = tmp_path_factory.mktemp("shallow") / "clone"
+    ok("git", "clone", "--quiet", "--depth=1", f"file://{repository}", clone)
+    assert commits(clone) == {}
+    assert "git fetch --unshallow" in problems(clone, "1.1.0")[0]
+
+
+def test_folder_outside_git_knows_no_release(tmp_path):
+    assert commits(tmp_path) == {}
+
+
+def test_release_that_is_in_order_is_tagged(repository):
+    assert problems(repository, "1.1.0") == []
+    main("1.1.0", repository)
+    tagged = ok("git", "rev-list", "-1", "v1.1.0", cwd=repository)
+    assert tagged == ok("git", "rev-parse", "HEAD", cwd=repository)
+
+
+def test_nothing_is_released_when_the_tests_fail(repository):
+    script = repository / ".ci/run"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    record(repository, FIRST)
+    record(repository, SECOND)
+    with pytest.raises(SystemExit, match="the tests fail"):
+        main("1.1.0", repository)
+    assert ok("git", "tag", cwd=repository) == "v1.0.0\n"
+
+
+def disorder(repository: Path, what: str) -> None:
+    """Plant one contradiction between changelog, tags and history."""
+    if what == "uncommitted":
+        (repository / "new").touch()
+    elif what == "later commit":
+        record(repository, SECOND.replace("More.", "More and more."))
+    elif what == "unreleased":
+        record(repository, SECOND.replace("## 1.1.0", "## Unreleased\n\nOn.\n\n## 1.1.0"))
+    elif what == "no heading":
+        record(repository, FIRST)
+    elif what == "wrong order":
+        record(repository, SECOND.replace("1.1.0", "0.1.0"))
+    elif what == "tag missing":
+        ok("git", "tag", "--delete", "v1.0.0", cwd=repository)
+    elif what == "tag moved":
+        ok("git", "tag", "--force", "v1.0.0", "HEAD", cwd=repository)
+    elif what == "tag unknown":
+        ok("git", "tag", "v0.5.0", cwd=repository)
+    elif what == "tag taken":
+        ok("git", "tag", "v1.1.0", cwd=repository)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    {
+        "uncommitted": "git status",
+        "later commit": "take it out, commit, put it in again",
+        "unreleased": 'put "## 1.1.0 - ',
+        "no heading": 'put "## 1.1.0 - ',
+        "wrong order": "stands below the older",
+        "tag missing": "v1.0.0 has no tag: git tag v1.0.0 ",
+        "tag moved": "v1.0.0 tags ",
+        "tag unknown": "v0.5.0 is a tag of which CHANGELOG.md knows nothing",
+        "tag taken": "v1.1.0 is released already",
+    }.items(),
+)
+def test_disagreement_is_refused_with_its_remedy(repository, what, says):
+    disorder(repository, what)
+    tags = ok("git", "tag", cwd=repository)
+    with pytest.raises(SystemExit) as refused:
+        main("1.1.0", repository)
+    assert says in str(refused.value)
+    assert ok("git", "tag", cwd=repository) == tags
+
+
+def test_command_asks_for_a_version():
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/releases.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "usage: " in done.stderr
+
+
+def test_heading_is_written_as_it_is_read():
+    [release] = parse(FIRST)
+    assert isinstance(release, Release)
+    assert f"{release.heading}\n" in FIRST
