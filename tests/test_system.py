@@ -40,6 +40,9 @@ def state():
 """
 
 
+OWN_UNIT = "[Service]\nTasksMax=321\n"
+
+
 def domain(pair: Pair) -> str:
     return f"{pair}.example.com"
 
@@ -417,7 +420,10 @@ def next_release(template: Path) -> None:
 
 
 def test_change_and_update_are_shipped_as_the_readme_says(online, site, tmp_path):
-    """The owner's change and a `copier update` go online, and the site stays on https."""
+    """The owner's change and a `copier update` go online, and the site stays on https.
+
+    What the owner has changed in the unit and in nginx, where the README says, stays.
+    """
     readme = (online.projects[site] / "README.md").read_text()
     [block] = shell_blocks(readme, "Ship a change")
     next_release(online.projects[site].parent / "template")
@@ -429,8 +435,16 @@ def test_change_and_update_are_shipped_as_the_readme_says(online, site, tmp_path
     ok("copier", "update", "--defaults", cwd=clone)
     ok("git", "commit", "--quiet", "--all", "--message=Update", cwd=clone)
     ok("git", "push", "--quiet", cwd=clone)
-    with online.load(site, "--fresh") as load:
+    with (
+        edited(
+            online, f"/etc/nginx/{site}.d/own.conf", 'location = /own { return 200 "own"; }\n'
+        ),
+        edited(online, f"/etc/systemd/system/{site}.service.d/own.conf", OWN_UNIT),
+        online.load(site, "--fresh") as load,
+    ):
         online.machine.ok(block)
+        assert online.curl(site, "/own") == "own"
+        assert online.machine.ok(f"systemctl show -P TasksMax {site}") == "321\n"
     assert load.failed == []
     answer = online.curl(site, "/", "-i")
     assert "It ships!" in answer

@@ -12,9 +12,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pexpect
 import pytest
 import yaml
-from conftest import PAIRS, QUESTIONS, ROOT, Pair, emit, ok, run
+from conftest import PAIRS, QUESTIONS, ROOT, Pair, emit, ok, run, shell_blocks
 from owner import FAVICON, LOGO, append, edit, lock_command, work_for_a_year
 from releases import commits
 from test_serve import client, free_port, serving
@@ -234,6 +235,21 @@ def test_edited_project_keeps_every_line(pair, tag, owned, fresh, installed, tmp
         assert "Come in!" in site.get("/").text
 
 
+@pytest.mark.slow
+def test_update_is_typed_as_the_readme_says(history, fresh, tmp_path):
+    """With uvx, and Enter at each question."""
+    project = start(history, tmp_path, PAIRS[0], OLDER)
+    [block] = shell_blocks((project / "README.md").read_text(), "Take in fixes of the template")
+    *_, command = block.splitlines()
+    child = pexpect.spawn("bash", ["-c", command], cwd=str(project), timeout=120)
+    for question in (b"called?", b"write it with?", b"is online?", b"find it?"):
+        child.expect_exact(question)
+        child.send("\r")
+    child.expect_exact(b"The update is in your files")
+    child.expect(pexpect.EOF)
+    assert_same(project, fresh(PAIRS[0]))
+
+
 def test_line_that_both_changed_is_a_visible_conflict(pair, history, tmp_path):
     """In whichever file: both texts stay, git names the file, and the message the way out."""
     project = start(history, tmp_path, pair, OLDER)
@@ -266,6 +282,7 @@ def test_line_that_both_changed_is_a_visible_conflict(pair, history, tmp_path):
     assert conflicts(project) == set()
 
 
+@pytest.mark.slow
 def test_own_file_meets_a_new_one_of_that_name(history, tmp_path):
     """A release brings a file that the owner has already: a conflict shows both."""
     template = tmp_path / "template"
@@ -384,6 +401,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusal_changes_nothing_and_the_readme_mends_it(case, history, tmp_path):
     project = start(history, tmp_path, PAIRS[0], OLDER)
@@ -412,6 +430,7 @@ def tree(project: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_downgrade_is_refused_and_revert_does_it(history, tmp_path):
     project = start(history, tmp_path, PAIRS[0], OLDER)
     before = ok("git", "rev-parse", "HEAD^{tree}", cwd=project)
@@ -427,6 +446,7 @@ def test_downgrade_is_refused_and_revert_does_it(history, tmp_path):
     update(project)
 
 
+@pytest.mark.slow
 def test_answer_edited_by_hand_changes_no_file(history, fresh, tmp_path):
     """Copier takes the edited answer for the old one. The README says what to do instead."""
     project = start(history, tmp_path, PAIRS[0], LATEST)
@@ -460,6 +480,7 @@ def test_update_can_be_taken_back_whole(history, tmp_path):
     assert not ok("git", "status", "--porcelain", cwd=project)
 
 
+@pytest.mark.slow
 def test_release_that_cannot_be_rendered_can_be_taken_back(tmp_path):
     """Copier stops halfway, and the same command leads back."""
     template = tmp_path / "template"
@@ -493,6 +514,7 @@ def test_edited_file_that_a_switch_drops_is_a_restore_away(history, tmp_path):
     assert OWN_TEXT in (project / "app/serve.py").read_text()
 
 
+@pytest.mark.slow
 def test_relative_source_is_written_down_as_a_whole_path(history, tmp_path):
     """Or the next update, from another folder, would look for the template in vain."""
     ok("copier", "copy", "--defaults", f"--vcs-ref={OLDER}", os.path.relpath(history, tmp_path),
@@ -510,6 +532,7 @@ def test_source_on_the_web_is_left_as_it_is(history, tmp_path):
     assert f"_src_path: {source}\n" in (tmp_path / "my-app" / ANSWERS_FILE).read_text()
 
 
+@pytest.mark.slow
 def test_copy_of_an_uncommitted_template_cannot_be_updated(history, tmp_path):
     """Such a copy names a commit that exists nowhere; the template's README warns of it."""
     template = shutil.copytree(history, tmp_path / "template")
@@ -554,6 +577,7 @@ TAKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", RELEASES)
 @pytest.mark.parametrize("answers", TAKEN, ids=["longest", "scripts", "digits"])
 def test_answers_of_an_earlier_release_stay_valid(tag, answers, history, tmp_path):
