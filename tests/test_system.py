@@ -443,7 +443,9 @@ def test_change_and_update_are_shipped_as_the_readme_says(online, site, tmp_path
         online.load(site, "--fresh") as load,
     ):
         online.machine.ok(block)
-        assert online.curl(site, "/own") == "own"
+        # A reload of nginx is not over when systemctl is.
+        own = f"curl -s https://{domain(site)}/own | grep -x own"
+        online.machine.wait_until(own, 20)
         assert online.machine.ok(f"systemctl show -P TasksMax {site}") == "321\n"
     assert load.failed == []
     answer = online.curl(site, "/", "-i")
