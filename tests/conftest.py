@@ -119,11 +119,14 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the developer's own settings of Copier, git and the apps out of the tests."""
     settings = tmp_path_factory.mktemp("settings") / "copier.yml"
     settings.write_text("{}\n")
+    # The checkout may belong to another user than the one who tests it.
+    git = settings.with_name("gitconfig")
+    git.write_text("[safe]\n\tdirectory = *\n")
     os.environ |= {
         # copier, ruff and uv of these tests first, whether or not the venv is active
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COPIER_SETTINGS_PATH": str(settings),
-        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_GLOBAL": str(git),
         "GIT_CONFIG_SYSTEM": os.devnull,
         "GIT_AUTHOR_NAME": "Tests",
         "GIT_AUTHOR_EMAIL": "tests@example.com",
