@@ -283,7 +283,7 @@ def test_line_that_both_changed_is_a_visible_conflict(pair, history, tmp_path):
 
 
 @pytest.mark.slow
-def test_own_file_meets_a_new_one_of_that_name(history, tmp_path):
+def test_own_file_meets_a_new_one_of_that_name(tmp_path):
     """A release brings a file that the owner has already: a conflict shows both."""
     template = tmp_path / "template"
     ok("git", "init", "--quiet", template)
@@ -400,6 +400,13 @@ REFUSED = {
     ),
 }
 
+# Where an owner has to fill something in, what the README says of it.
+HINTS = {
+    name: "`git restore --source` with a commit from before"
+    for name, (_, _, remedy) in REFUSED.items()
+    if remedy == RESTORE
+} | {"template moved": "write its new place behind `_src_path` in `.copier-answers.yml`"}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
@@ -407,27 +414,27 @@ def test_refusal_changes_nothing_and_the_readme_mends_it(case, history, tmp_path
     project = start(history, tmp_path, PAIRS[0], OLDER)
     done, says, remedy = REFUSED[case]
     ok("bash", "-euc", done, cwd=project)
-    before = {name: (project / name).read_bytes() for name in tree(project)}
+    before = contents(project)
     refused = run("copier", "update", "--defaults", cwd=project)
     assert refused.returncode == 1
     assert says in refused.stdout
-    assert {name: (project / name).read_bytes() for name in tree(project)} == before
+    assert contents(project) == before
     readme = (project / "README.md").read_text()
     assert says in readme
-    for part in ("git restore --source",) if remedy == RESTORE else (remedy,):
-        assert part in readme or "_src_path" in part
+    assert HINTS.get(case, remedy) in readme
     ok("bash", "-euc", remedy, cwd=project)
     update(project)
     assert LATEST in (project / ANSWERS_FILE).read_text()
 
 
-def tree(project: Path) -> list[str]:
-    """The paths of all files but git's own."""
-    return [
-        path.relative_to(project).as_posix()
-        for path in project.rglob("*")
-        if path.is_file() and ".git" not in path.relative_to(project).parts
-    ]
+def contents(project: Path) -> dict[str, bytes]:
+    """All files but git's own, by their paths."""
+    paths = {path.relative_to(project): path for path in project.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): path.read_bytes()
+        for name, path in paths.items()
+        if ".git" not in name.parts
+    }
 
 
 @pytest.mark.slow
@@ -447,7 +454,7 @@ def test_downgrade_is_refused_and_revert_does_it(history, tmp_path):
 
 
 @pytest.mark.slow
-def test_answer_edited_by_hand_changes_no_file(history, fresh, tmp_path):
+def test_answer_edited_by_hand_changes_no_file(history, tmp_path):
     """Copier takes the edited answer for the old one. The README says what to do instead."""
     project = start(history, tmp_path, PAIRS[0], LATEST)
     edit(project / ANSWERS_FILE, "domain: www.example.org", "domain: new.example.org")
@@ -470,13 +477,13 @@ def test_update_can_be_taken_back_whole(history, tmp_path):
     (project / "app/static/logo.png").write_bytes(LOGO)
     commit(project)
     (project / ".env").write_text("SECRET_KEY=own\n")
-    before = {name: (project / name).read_bytes() for name in tree(project)}
+    before = contents(project)
     message = update(project, framework="fastapi", server="uvicorn")
     assert conflicts(project)
     [command] = re.findall(r"git reset --hard && .+", message)
     assert command in (project / "README.md").read_text()
     ok("bash", "-euc", command, cwd=project)
-    assert {name: (project / name).read_bytes() for name in tree(project)} == before
+    assert contents(project) == before
     assert not ok("git", "status", "--porcelain", cwd=project)
 
 
@@ -492,12 +499,12 @@ def test_release_that_cannot_be_rendered_can_be_taken_back(tmp_path):
         lambda files: append(files / ".env.example.jinja", "{{ nonsense }}\n"),
     )
     project = start(template, tmp_path / "my-app", PAIRS[0], "v1.0.0")
-    before = {name: (project / name).read_bytes() for name in tree(project)}
+    before = contents(project)
     failed = run("copier", "update", "--defaults", cwd=project)
     assert failed.returncode != 0
     assert "'nonsense' is undefined" in failed.stdout
     ok("bash", "-euc", "git reset --hard && git clean -df", cwd=project)
-    assert {name: (project / name).read_bytes() for name in tree(project)} == before
+    assert contents(project) == before
 
 
 def test_edited_file_that_a_switch_drops_is_a_restore_away(history, tmp_path):
@@ -549,9 +556,10 @@ def test_copy_of_an_uncommitted_template_cannot_be_updated(history, tmp_path):
 def test_nothing_emitted_is_binary_or_ignored(pair, fresh):
     """Copier would put back a picture that the owner replaced, and overwrite a .env."""
     project = fresh(pair)
-    for name in tree(project):
-        (project / name).read_text(encoding="utf-8")
-    names = "\n".join(tree(project))
+    emitted = contents(project)
+    for content in emitted.values():
+        content.decode("utf-8")
+    names = "\n".join(emitted)
     ignored = subprocess.run(
         ["git", "check-ignore", "--no-index", "--stdin"],
         cwd=project, input=names, capture_output=True, text=True, check=False,
