@@ -44,6 +44,10 @@ PAIRS = [
 ]
 
 
+# The Debian releases on which sites are put online, by their code names: 12 and 13.
+MACHINES = ["bookworm", "trixie"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--renew-locks", action="store_true", help="write newer locks into template/"
@@ -65,9 +69,8 @@ class Scheduling(LoadScopeScheduling):
     """Keeps tests in one process that share what takes long: a pair, a machine."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """The pair that a test's id names; all that boots, as machines share a cgroup."""
-        names = ["test_system.py", *map(str, PAIRS)]
-        return next((name for name in names if name in nodeid), nodeid)
+        """The machine, or else the pair, that a test's id names."""
+        return next((name for name in [*MACHINES, *map(str, PAIRS)] if name in nodeid), nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Scheduling:
@@ -193,3 +196,37 @@ def installed(pair: Pair, project: Path, tmp_path_factory: pytest.TempPathFactor
     commands = block.splitlines()
     output = ok("bash", "-euc", "\n".join(commands[:-1]), cwd=path)
     return Installed(path, commands, output)
+
+
+@pytest.fixture(scope="session", params=MACHINES)
+def online(
+    request: pytest.FixtureRequest, release: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    """A booted Debian with the site of every pair; see online.py."""
+    from online import bring_online
+
+    if os.getuid():
+        lacking("root")
+    tool("systemd-nspawn", "systemd-container")
+    tool("debootstrap", "debootstrap")
+    yield from bring_online(request.param, release, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def by_hand(online) -> None:
+    """Leave the test to the machine on which the sites were put online by hand."""
+    if not online.by_hand:
+        pytest.skip("runs on the machine where the sites were put online by hand")
+
+
+@pytest.fixture
+def by_script(online) -> None:
+    """Leave the test to the machine on which deploy/release was used from the first."""
+    if online.by_hand:
+        pytest.skip("runs on the machine where deploy/release has put the sites online")
+
+
+@pytest.fixture(params=PAIRS, ids=str)
+def site(request: pytest.FixtureRequest) -> Pair:
+    """A pair whose site is online."""
+    return request.param

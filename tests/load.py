@@ -1,9 +1,10 @@
 """A steady load on one site over https, until its standard input ends.
 
-Usage: python load.py HOST CA_FILE [--fresh]
+Usage: python load.py HOST CA_FILE [--fresh] [--calm]
 
 Four connections ask one after the other, in turn for a page, for JSON and with a form;
-with --fresh, on a new connection each time, as nginx closes idle ones at its own reload.
+with --fresh, on a new connection each time, as nginx closes idle ones at its own reload;
+with --calm, a few times a second, which leaves most of the machine to what is tested.
 At the end a JSON object says how many requests were `sent`, and lists the `failed`: each
 as the path with the status or error, and the second in which it happened.
 """
@@ -17,6 +18,7 @@ import time
 
 HOST, CA_FILE = sys.argv[1:3]
 FRESH = "--fresh" in sys.argv
+PAUSE = 0.1 if "--calm" in sys.argv else 0.004  # seconds
 REQUESTS = [
     ("GET", "/", None, 200),
     ("GET", "/items/42?q=tea", None, 200),
@@ -52,7 +54,7 @@ def ask_in_turn() -> None:
             sent.append(path)
             if result != expected:
                 failed.append([method, path, result, round(time.time(), 2)])
-            time.sleep(0.004)
+            time.sleep(PAUSE)
 
 
 threads = [threading.Thread(target=ask_in_turn) for _ in range(4)]

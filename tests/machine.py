@@ -15,7 +15,6 @@ from pathlib import Path
 
 from conftest import ok, run
 
-RELEASES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 # What the emitted README installs, and what stands in for the world outside.
 README_PACKAGES = ["python3-venv", "nginx", "git", "curl", "certbot"]
 BASE_PACKAGES = [
@@ -23,6 +22,8 @@ BASE_PACKAGES = [
     "systemd", "systemd-sysv",
 ]  # fmt: skip
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copier-pyweb"
+# Where control groups are: version 2, alone or beside version 1.
+CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "unified", "systemd")]
 DIRECTORY = "https://127.0.0.1:14000/dir"
 
 
@@ -51,7 +52,7 @@ def pip_folders() -> list[str]:
 def root_file_system(release: str, locks: list[Path]) -> Path:
     """The path of a root file system, made now or found from an earlier run.
 
-    release: a key of RELEASES. locks: the requirements.lock of each pair.
+    release: a code name of Debian. locks: the requirements.lock of each pair.
     """
     texts = "".join(sorted(path.read_text() for path in locks))
     wanted = json.dumps([texts, README_PACKAGES, BASE_PACKAGES])
@@ -123,12 +124,16 @@ class Machine:
 
     def start(self) -> None:
         """Boot it, and wait until systemd has started what it should."""
-        root = self.root
+        root, name = self.root, f"copier-pyweb-{self.root.parent.name}-{os.getpid()}"
+        # Machines that share a cgroup would stop each other's services.
+        self.cgroups = [top / name for top in CGROUPS if (top / "cgroup.procs").exists()]
+        enter = 'for i in $1; do mkdir -p $i; echo $$ > $i/cgroup.procs; done; shift; exec "$@"'
         # fmt: off
         self.process = subprocess.Popen(
             [
+                "sh", "-euc", enter, "sh", " ".join(map(str, self.cgroups)),
                 "systemd-nspawn", "--quiet", f"--directory={root}", "--boot",
-                f"--machine=copier-pyweb-{root.name}-{os.getpid()}",
+                f"--machine={name}",
                 "--private-network", "--register=no", "--keep-unit", "--console=pipe",
                 "--resolv-conf=off",
             ],
@@ -168,6 +173,10 @@ class Machine:
     def ok(self, script: str, **options) -> str:
         """Run a script inside that must succeed, and give what it printed."""
         return ok(*self.command(script), **options)
+
+    def path(self, path: str) -> Path:
+        """Where a file of the machine is, seen from outside, behind links inside."""
+        return self.root / self.ok(f"readlink -m {path}").strip().lstrip("/")
 
     def wait_until(self, script: str, seconds: float) -> None:
         """Run a script inside until it succeeds."""
@@ -225,3 +234,7 @@ class Machine:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        for top in self.cgroups:
+            for path in [*sorted(top.rglob("*/"), reverse=True), top]:
+                if path.is_dir():
+                    path.rmdir()

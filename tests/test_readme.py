@@ -21,6 +21,7 @@ SECTIONS = [
     "What is where",
     "Put it online",
     "Ship a change",
+    "The same by hand",
     "Adjust the server",
     "When it goes wrong",
     "Take in fixes of the template",
@@ -77,10 +78,11 @@ def test_what_is_where_names_every_file_that_is_there(project):
         assert (project / name).exists(), name
 
 
-def test_each_step_online_has_a_check(project):
-    section = readme(project).split("## Put it online")[1].split("\n## ")[0]
-    steps = re.split(r"^\*\*\d\. ", section, flags=re.MULTILINE)[1:]
-    assert len(steps) == 6
+@pytest.mark.parametrize(("heading", "count"), [("Put it online", 4), ("The same by hand", 5)])
+def test_each_step_online_has_a_check(project, heading, count):
+    section = readme(project).split(f"## {heading}\n")[1].split("\n## ")[0]
+    steps = re.split(r"^\*\*[0-9A-Z]\. ", section, flags=re.MULTILINE)[1:]
+    assert len(steps) == count
     for step in steps:
         assert step.count("```sh\n") == 1, step
         assert "**Check:**" in step, step

@@ -213,6 +213,7 @@ def configure(project: Path, folder: Path, port: int, site: str = "http.conf") -
     """
     (folder / "my-app.d").mkdir()
     changes = {
+        "gzip_static on;": "# gzip_static on;",  # not every nginx of the tests has it
         "listen 80": f"listen 127.0.0.1:{port}",
         "listen 443": f"listen 127.0.0.1:{free_port()}",
         "listen [::]": "# no IPv6 here: listen [::]",

@@ -5,168 +5,20 @@ All pairs live side by side on one machine. It is booted once for each Debian re
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PAIRS, Pair, emit, lacking, ok, run, shell_blocks, tool
-from machine import RELEASES, Machine, root_file_system
-from test_serve import FORGED, PROBES
+from conftest import PAIRS, Pair, ok, run, shell_blocks
+from online import Online, domain, edited, ship
+from test_serve import FORGED
 
 pytestmark = pytest.mark.slow
 
-STATE = """
-
-@{router}.get("/state")
-def state():
-    import os, socket
-
-    with open(os.environ["STATE_DIRECTORY"] + "/visits", "a") as file:
-        file.write("x")
-    try:
-        open("/opt/{slug}/app/planted.py", "w")
-    except OSError as error:
-        planted = type(error).__name__
-    with socket.socket() as outside:
-        outside.settimeout(2)
-        reached = outside.connect_ex(("10.9.8.7", 9)) == 111  # nobody listens there
-    return {{"user": os.getuid(), "planted": planted, "network": reached}}
-"""
-
-
 OWN_UNIT = "[Service]\nTasksMax=321\n"
-
-
-def domain(pair: Pair) -> str:
-    return f"{pair}.example.com"
-
-
-def emit_site(pair: Pair, release: Path, path: Path) -> Path:
-    """A project of the pair with routes that show what it sees, committed to git."""
-    answers = pair._asdict() | {"project_name": str(pair), "domain": domain(pair)}
-    emit(release, path, *(f"--data={name}={value}" for name, value in answers.items()))
-    router = "pages" if pair.framework == "flask" else "api"
-    with (path / "app/routes.py").open("a") as routes:
-        routes.write(PROBES[pair.framework].replace("sleep(2)", "sleep(3)"))
-        routes.write(STATE.format(router=router, slug=pair))
-    ok("git", "init", "--quiet", cwd=path)
-    ok("git", "add", "--all", cwd=path)
-    ok("git", "commit", "--quiet", "--message=Start", cwd=path)
-    return path
-
-
-def steps(project: Path) -> list[tuple[str, str, str]]:
-    """Each step online: what to type, what to type as a check, and what that says."""
-    readme = (project / "README.md").read_text()
-    blocks = shell_blocks(readme, "Put it online")
-    section = readme.split("\n## Put it online\n")[1].split("\n## ")[0]
-    checks = re.findall(r'^\*\*Check:\*\* `([^`]+)` says "([^"]+)"', section, re.MULTILINE)
-    assert len(blocks) == len(checks) == 6
-    return [(block, *check) for block, check in zip(blocks, checks, strict=True)]
-
-
-class Online:
-    """A machine with every pair's site, put there by the README's own commands."""
-
-    def __init__(self, machine: Machine, projects: dict[Pair, Path]) -> None:
-        self.machine = machine
-        self.projects = projects
-        self.root_certificate = machine.root / "srv/pebble/root.pem"
-
-    def curl(self, pair: Pair, path: str, *options: str) -> str:
-        """Ask a site over https from inside; gives the body."""
-        words = " ".join(f"'{option}'" for option in options)
-        return self.machine.ok(f"curl -sS {words} https://{domain(pair)}{path}")
-
-    def status(self, pair: Pair, path: str) -> str:
-        return self.curl(pair, path, "-o", "/dev/null", "-w", "%{http_code}")
-
-    def load(self, pair: Pair, *options: str) -> "Load":
-        return Load(self, pair, *options)
-
-    def main_pid(self, pair: Pair) -> int:
-        return int(self.machine.ok(f"systemctl show -P MainPID {pair}"))
-
-
-class Load:
-    """A steady load while the block runs; `sent` and `failed` tell of it behind."""
-
-    def __init__(self, online: Online, pair: Pair, *options: str) -> None:
-        script = Path(__file__).with_name("load.py")
-        self.command = online.machine.near(
-            sys.executable, script, domain(pair), online.root_certificate, *options
-        )
-
-    def __enter__(self):
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        time.sleep(1)
-        return self
-
-    def __exit__(self, *_) -> None:
-        time.sleep(0.5)
-        output, _ = self.process.communicate(timeout=90)
-        result = json.loads(output)
-        self.sent, self.failed = result["sent"], result["failed"]
-
-
-@pytest.fixture(scope="module", params=RELEASES)
-def online(
-    request: pytest.FixtureRequest, release: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Online]:
-    if os.getuid():
-        lacking("root")
-    for name, package in {
-        "systemd-nspawn": "systemd-container",
-        "debootstrap": "debootstrap",
-    }.items():
-        tool(name, package)
-    folder = tmp_path_factory.mktemp(request.param)
-    # A template of its own, which a test takes to its next release.
-    template = Path(shutil.copytree(release, folder / "template"))
-    projects = {pair: emit_site(pair, template, folder / str(pair)) for pair in PAIRS}
-    locks = [project / "requirements.lock" for project in projects.values()]
-    cached = root_file_system(request.param, locks)
-    root = folder / "root"
-    ok("cp", "--archive", cached, root)
-    for pair, project in projects.items():
-        ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{pair}.git")
-    machine = Machine(root, [domain(pair) for pair in PAIRS])
-    machine.ok("ip address add 10.9.8.7/32 dev lo")  # another address than 127.0.0.1
-    try:
-        put_online(machine, projects)
-        yield Online(machine, projects)
-    finally:
-        machine.stop()
-
-
-def put_online(machine: Machine, projects: dict[Pair, Path]) -> None:
-    """Type the README's commands, word for word, for one site after the other."""
-    for pair, project in projects.items():
-        folder = "/root"
-        for number, (block, check, expected) in enumerate(steps(project), 1):
-            if number == 6 and not (machine.root / "srv/pebble").exists():
-                machine.start_certificate_authority()
-            # The reader's own repository, which the README asks for.
-            given = f"REPOSITORY=file:///srv/git/{pair}.git"
-            block = re.sub(r"^REPOSITORY=.+$", given, block, flags=re.MULTILINE)
-            folder = f"/opt/{pair}" if number > 2 else folder
-            ok(*machine.command(block, folder), timeout=600)
-            folder = f"/opt/{pair}" if number == 2 else folder
-            # A reload of nginx is not over when systemctl is.
-            machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 20)
-
-
-@pytest.fixture(params=PAIRS, ids=str)
-def site(request: pytest.FixtureRequest) -> Pair:
-    return request.param
 
 
 def test_every_site_answers_for_itself(online):
@@ -334,22 +186,6 @@ def test_request_in_flight_is_finished(online, site, verb):
     assert online.status(site, "/healthz") == "200"
 
 
-@contextlib.contextmanager
-def edited(online: Online, path: str, text: str) -> Iterator[None]:
-    """A file on the machine with a text behind its own, for the time of the block."""
-    file = online.machine.root / path.lstrip("/")
-    before = file.read_text() if file.exists() else None
-    file.parent.mkdir(exist_ok=True)
-    file.write_text((before or "") + text)
-    try:
-        yield
-    finally:
-        if before is None:
-            file.unlink()
-        else:
-            file.write_text(before)
-
-
 def test_broken_code_is_refused_at_reload_and_reported_at_start(online):
     """And when it is mended, two commands of the README bring the sites back."""
     machine = online.machine
@@ -424,8 +260,7 @@ def test_change_and_update_are_shipped_as_the_readme_says(online, site, tmp_path
 
     What the owner has changed in the unit and in nginx, where the README says, stays.
     """
-    readme = (online.projects[site] / "README.md").read_text()
-    [block] = shell_blocks(readme, "Ship a change")
+    block = ship(online.projects[site], online.by_hand)
     next_release(online.projects[site].parent / "template")
     clone = tmp_path / "clone"
     ok("git", "clone", "--quiet", online.machine.root / f"srv/git/{site}.git", clone)

@@ -157,10 +157,12 @@ def files(project: Path) -> set[str]:
 
 
 def assert_same(project: Path, other: Path) -> None:
-    """Two projects have the same files, byte by byte."""
+    """Two projects have the same files, byte by byte, and the same may be run."""
     names = files(project) | files(other)
     _, different, missing = filecmp.cmpfiles(project, other, names, shallow=False)
     assert (different, missing) == ([], [])
+    for name in names:
+        assert os.access(project / name, os.X_OK) == os.access(other / name, os.X_OK), name
 
 
 def conflicts(project: Path) -> set[str]:

@@ -1,0 +1,192 @@
+"""Sites of every pair on one machine, put online by the commands of their README."""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from conftest import MACHINES, PAIRS, Pair, emit, ok, shell_blocks
+from machine import Machine, root_file_system
+from test_serve import PROBES
+
+STATE = """
+
+@{router}.get("/state")
+def state():
+    import os, socket
+
+    with open(os.environ["STATE_DIRECTORY"] + "/visits", "a") as file:
+        file.write("x")
+    try:
+        open("/opt/{slug}/app/planted.py", "w")
+    except OSError as error:
+        planted = type(error).__name__
+    with socket.socket() as outside:
+        outside.settimeout(2)
+        reached = outside.connect_ex(("10.9.8.7", 9)) == 111  # nobody listens there
+    return {{"user": os.getuid(), "planted": planted, "network": reached}}
+"""
+
+
+def domain(pair: Pair) -> str:
+    return f"{pair}.example.com"
+
+
+def emit_site(pair: Pair, release: Path, path: Path) -> Path:
+    """A project of the pair with routes that show what it sees, committed to git."""
+    answers = pair._asdict() | {"project_name": str(pair), "domain": domain(pair)}
+    emit(release, path, *(f"--data={name}={value}" for name, value in answers.items()))
+    router = "pages" if pair.framework == "flask" else "api"
+    with (path / "app/routes.py").open("a") as routes:
+        routes.write(PROBES[pair.framework].replace("sleep(2)", "sleep(3)"))
+        routes.write(STATE.format(router=router, slug=pair))
+    ok("git", "init", "--quiet", cwd=path)
+    ok("git", "add", "--all", cwd=path)
+    ok("git", "commit", "--quiet", "--message=Start", cwd=path)
+    return path
+
+
+class Step(NamedTuple):
+    """A step of the README: what to type, and a check with what it says."""
+
+    block: str
+    check: str
+    expected: str
+
+
+def section_steps(project: Path, heading: str) -> list[Step]:
+    """The steps below a heading of the README that have a check to be typed."""
+    readme = (project / "README.md").read_text()
+    section = readme.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    # fmt: off
+    found = re.findall(
+        r'^```sh\n(.*?)^```\n\n\*\*Check:\*\* `([^`]+)` says "([^"]+)"',
+        section, re.MULTILINE | re.DOTALL,
+    )
+    # fmt: on
+    assert len(found) == len(re.findall(r"^\*\*[0-9A-Z]\. ", section, re.MULTILINE))
+    return [Step(*step) for step in found]
+
+
+def steps(project: Path, by_hand: bool) -> list[Step]:
+    """The way online: with deploy/release, or in its place by hand."""
+    packages, fetch, release, https = section_steps(project, "Put it online")
+    if not by_hand:
+        return [packages, fetch, release, https]
+    return [packages, *section_steps(project, "The same by hand")[:4], https]
+
+
+def ship(project: Path, by_hand: bool) -> str:
+    """What to type to ship a change."""
+    if by_hand:
+        return section_steps(project, "The same by hand")[4].block
+    return shell_blocks((project / "README.md").read_text(), "Ship a change")[0]
+
+
+class Online:
+    """A machine with every pair's site, put there by the README's own commands."""
+
+    def __init__(self, machine: Machine, projects: dict[Pair, Path], by_hand: bool) -> None:
+        self.machine = machine
+        self.projects = projects
+        self.by_hand = by_hand
+        self.root_certificate = machine.root / "srv/pebble/root.pem"
+
+    def curl(self, pair: Pair, path: str, *options: str) -> str:
+        """Ask a site over https from inside; gives the body."""
+        words = " ".join(f"'{option}'" for option in options)
+        return self.machine.ok(f"curl -sS {words} https://{domain(pair)}{path}")
+
+    def status(self, pair: Pair, path: str) -> str:
+        return self.curl(pair, path, "-o", "/dev/null", "-w", "%{http_code}")
+
+    def load(self, pair: Pair, *options: str) -> "Load":
+        return Load(self, pair, *options)
+
+    def main_pid(self, pair: Pair) -> int:
+        return int(self.machine.ok(f"systemctl show -P MainPID {pair}"))
+
+
+class Load:
+    """A steady load while the block runs; `sent` and `failed` tell of it behind."""
+
+    def __init__(self, online: Online, pair: Pair, *options: str) -> None:
+        script = Path(__file__).with_name("load.py")
+        self.command = online.machine.near(
+            sys.executable, script, domain(pair), online.root_certificate, *options
+        )
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *_) -> None:
+        time.sleep(0.5)
+        output, _ = self.process.communicate(timeout=90)
+        result = json.loads(output)
+        self.sent, self.failed = result["sent"], result["failed"]
+
+
+def put_online(machine: Machine, projects: dict[Pair, Path], by_hand: bool) -> None:
+    """Type the README's commands, word for word, for one site after the other."""
+    for pair, project in projects.items():
+        folder = "/root"
+        for block, check, expected in steps(project, by_hand):
+            if "certbot" in block and not (machine.root / "srv/pebble").exists():
+                machine.start_certificate_authority()
+            # The reader's own repository, which the README asks for.
+            given = f"REPOSITORY=file:///srv/git/{pair}.git"
+            block = re.sub(r"^REPOSITORY=.+$", given, block, flags=re.MULTILINE)
+            ok(*machine.command(block, folder), timeout=600)
+            if f"\ncd /opt/{pair}\n" in block:
+                folder = f"/opt/{pair}"
+            # A reload of nginx is not over when systemctl is.
+            machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 20)
+
+
+def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
+    """Boot a Debian, by its code name, with every pair's site, until it is not needed any more.
+
+    On the oldest one they are put there by hand, on the others by deploy/release.
+    """
+    # A template of its own, which a test takes to its next release.
+    template = Path(shutil.copytree(release, folder / "template"))
+    projects = {pair: emit_site(pair, template, folder / str(pair)) for pair in PAIRS}
+    locks = [project / "requirements.lock" for project in projects.values()]
+    root = folder / "root"
+    ok("cp", "--archive", root_file_system(debian, locks), root)
+    for pair, project in projects.items():
+        ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{pair}.git")
+    machine = Machine(root, [domain(pair) for pair in PAIRS])
+    machine.ok("ip address add 10.9.8.7/32 dev lo")  # another address than 127.0.0.1
+    by_hand = debian == MACHINES[0]
+    try:
+        put_online(machine, projects, by_hand)
+        yield Online(machine, projects, by_hand)
+    finally:
+        machine.stop()
+
+
+@contextlib.contextmanager
+def edited(online: Online, path: str, text: str) -> Iterator[None]:
+    """A file on the machine with a text behind its own, for the time of the block."""
+    file = online.machine.path(path)
+    before = file.read_text() if file.exists() else None
+    file.parent.mkdir(exist_ok=True)
+    file.write_text((before or "") + text)
+    try:
+        yield
+    finally:
+        if before is None:
+            file.unlink()
+        else:
+            file.write_text(before)
