@@ -88,6 +88,7 @@ def test_ten_releases_in_a_row_lose_no_request(online, site):
 
 @pytest.mark.usefixtures("by_script")
 def test_rollback_goes_back_one_version_after_the_other(online, site):
+    prepare(online, site)
     three = versions(online, site)
     assert live(online, site) == three[2]
     with online.load(site, "--fresh", "--calm") as load:
