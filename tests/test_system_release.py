@@ -174,13 +174,13 @@ def test_full_disk_never_goes_online(online, site):
     """The versions lie on a disk of which all but 8 MB are used."""
     folder = f"/opt/{site}.versions"
     prepare(online, site)
-    online.machine.ok(
-        f"mkdir /srv/disk; size=$(( $(du -sm {folder} | cut -f 1) + 8 ));"
-        f" mount -t tmpfs -o size=${{size}}m tmpfs /srv/disk; cp -a {folder}/. /srv/disk/;"
-        f" mount --move /srv/disk {folder}"
-    )
     before = versions(online, site)
     try:
+        online.machine.ok(
+            f"mkdir /srv/disk; size=$(( $(du -sm {folder} | cut -f 1) + 8 ));"
+            f" mount -t tmpfs -o size=${{size}}m tmpfs /srv/disk; cp -a {folder}/. /srv/disk/;"
+            f" mount --bind /srv/disk {folder}"
+        )
         with online.load(site, "--fresh", "--calm") as load:
             done = release(online)
         assert done.returncode == 1, done.stdout
@@ -188,7 +188,9 @@ def test_full_disk_never_goes_online(online, site):
         assert load.failed == []
         assert versions(online, site) == before
     finally:
-        online.machine.ok(f"umount -l {folder}; rmdir /srv/disk; systemctl restart {site}")
+        online.machine.run(
+            f"umount -l {folder}; umount -l /srv/disk; rmdir /srv/disk; systemctl restart {site}"
+        )
     nothing_is_left(online, site)
 
 
