@@ -117,10 +117,12 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the developer's own settings of Copier, git and the apps out of the tests."""
-    settings = tmp_path_factory.mktemp("settings") / "copier.yml"
+def isolate(folder: Path) -> None:
+    """Keep the developer's own settings of Copier, git and the apps out of this process.
+
+    folder: an empty one, for settings that stand in for them.
+    """
+    settings = folder / "copier.yml"
     settings.write_text("{}\n")
     # The checkout may belong to another user than the one who tests it.
     git = settings.with_name("gitconfig")
@@ -139,6 +141,12 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
     }
     for name in ("APP_ENV", "SECRET_KEY", "WEB_CONCURRENCY", "VIRTUAL_ENV"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tests' own settings in place of the developer's."""
+    isolate(tmp_path_factory.mktemp("settings"))
 
 
 @pytest.fixture(scope="session")

@@ -723,8 +723,9 @@ def test_workers_follow_the_cpus_or_the_setting(pair, edited, tmp_path, count):
             assert asks.get("/healthz").status_code == 200
         # Uvicorn's supervisor has a helper process beside its workers.
         helpers = 1 if pair == ("fastapi", "uvicorn") else 0
-        workers = count or len(os.sched_getaffinity(0))
-        expected = 0 if pair.server == "waitress" else workers + helpers
+        for_each_cpu = {"": 0, "one": 1, "two": 2}[pair.facts["workers"]]
+        workers = (count or len(os.sched_getaffinity(0)) * for_each_cpu) if for_each_cpu else 0
+        expected = workers + helpers
         deadline = time.monotonic() + 20
         while descendants(server.process.pid) != expected:
             assert time.monotonic() < deadline, descendants(server.process.pid)

@@ -1,9 +1,11 @@
 """The application: `create_app` puts settings, pages and error pages together."""
 
+from functools import lru_cache
+
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from fastapi_offline import FastAPIOffline
+from fastapi_offline import FastAPIOffline  # FastAPI whose /docs loads no CDN
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 
@@ -14,16 +16,16 @@ from app.routes import api, pages, templates
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the app; a test may hand in settings of its own."""
     settings = settings or read_settings()
-    # FastAPI whose /docs page loads its script and style from here, not from a CDN.
     app = FastAPIOffline(title=SITE_NAME, redoc_url=None)
     app.add_middleware(
         SessionMiddleware,
         secret_key=settings.secret_key,
         https_only=settings.production,
     )
-    app.mount("/static", StaticFiles(directory=PROJECT / "app/static"), name="static")
-    app.include_router(pages)
     app.include_router(api)
+    app.include_router(pages)
+    app.mount("/static", StaticFiles(directory=PROJECT / "app/static"), name="static")
+    templates.env.globals["path_to"] = lru_cache(app.url_path_for)  # kept: it is slow
     app.add_exception_handler(HTTPException, show_error)
     app.add_exception_handler(Exception, show_error)
     return app

@@ -15,4 +15,8 @@ class PatientProtocol(HttpToolsProtocol):
 class Worker(UvicornWorker):
     """What Gunicorn starts for each CPU."""
 
-    CONFIG_KWARGS = UvicornWorker.CONFIG_KWARGS | {"http": PatientProtocol}
+    CONFIG_KWARGS = UvicornWorker.CONFIG_KWARGS | {
+        "http": PatientProtocol,
+        "server_header": False,  # nginx sets both
+        "date_header": False,
+    }

@@ -1,0 +1,461 @@
+"""Measure each emitted site beside the tutorials' set-up of the same app.
+
+    .venv/bin/python bench/bench.py
+
+All set-ups run at the same time, each behind an nginx of its own on 127.0.0.1, and are
+loaded in turn, so that what disturbs the machine disturbs all alike. The tutorials'
+set-up runs twice: what the second differs from the first is noise. Writes results.json,
+from which report.py makes the tables and the plot. README.md says what is measured, and how.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import resource
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+BENCH = Path(__file__).resolve().parent
+sys.path.insert(0, str(BENCH.parent / "tests"))
+
+from conftest import PAIRS, ROOT, Pair, emit, free_port, isolate, ok
+from test_serve import configure, environment, serving, wait_for_port
+
+TOOLS = {"wrk": "wrk", "nginx": "nginx-light", "systemd-socket-activate": "systemd"}
+
+# What the documentation of either framework's usual server tells people to type.
+TUTORIALS = {
+    "flask": (PAIRS[0], "gunicorn -w 4 -b 127.0.0.1:{port} app.main:app"),
+    "fastapi": (
+        Pair("fastapi", "uvicorn"),
+        "uvicorn app.main:app --workers 4 --host 127.0.0.1 --port {port}",
+    ),
+}
+TUTORIAL_SITE = """
+server {{
+    listen 127.0.0.1:{port};
+    server_name example.com;
+
+    location / {{
+        proxy_pass http://127.0.0.1:{upstream};
+        proxy_set_header Host $host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto $scheme;
+    }}
+}}
+"""
+# The rest of nginx's settings is the same for all: what it is shipped with.
+NGINX = """
+{user}daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes auto;
+events {{ worker_connections 1024; }}
+http {{
+    types {{ text/html html; text/css css; image/svg+xml svg; }}
+    sendfile on; keepalive_timeout 65; keepalive_requests 1000000;
+    access_log {folder}/access.log;
+    {temporary}
+    {include}
+}}
+"""
+
+# A handler that waits for something else, as for a database.
+WAIT = {
+    "flask": """
+
+@pages.get("/wait")
+def wait():
+    import time
+
+    time.sleep(0.05)
+    return {"waited": True}
+""",
+    "fastapi": """
+
+@api.get("/wait")
+async def wait():
+    import asyncio
+
+    await asyncio.sleep(0.05)
+    return {"waited": True}
+""",
+}
+
+
+class Case(NamedTuple):
+    """What is asked for.
+
+    paths: in turn. connections: at a time. gzip: whether the client takes it. beside:
+    connections that meanwhile ask for a handler that waits.
+    """
+
+    paths: list[str]
+    connections: int = 16
+    gzip: bool = False
+    beside: int = 0
+
+
+CASES = {
+    "json": Case(["/items/42?q=tea"]),
+    "page": Case(["/"]),
+    "visit": Case(["/", "/static/style.css", "/static/favicon.svg"], gzip=True),
+    "static": Case(["/static/bench.css"]),
+    "static_gzip": Case(["/static/bench.css"], gzip=True),
+    "wait": Case(["/wait"], connections=64),
+    "beside_waiting": Case(["/items/42?q=tea"], connections=4, beside=32),
+}
+
+
+class Setup(NamedTuple):
+    """A way to put a project online: as it says itself, or by a tutorial's command."""
+
+    name: str
+    project: Path
+    command: str = ""
+
+
+class Site(NamedTuple):
+    """A set-up at work: the processes of its server and of its nginx, and nginx's port."""
+
+    server: psutil.Process
+    nginx: psutil.Process
+    port: int
+
+    def cpu(self) -> float:
+        """Seconds of CPU that all its processes have taken so far."""
+        total = 0.0
+        for parent in (self.server, self.nginx):
+            for process in [parent, *parent.children(recursive=True)]:
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def memory(self) -> float:
+        """MB that its server takes, pages shared between processes counted once (PSS)."""
+        processes = [self.server, *self.server.children(recursive=True)]
+        return sum(process.memory_full_info().pss for process in processes) / 1e6
+
+
+# Make the projects.
+
+
+class Timed:
+    """Seconds that commands took, by the clock and of CPU, for each name."""
+
+    def __init__(self) -> None:
+        self.samples = defaultdict(lambda: {"cpu_s": [], "wall_s": []})
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time the commands that the block runs to their end."""
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        yield
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        self.samples[name]["cpu_s"].append(round(used, 3))
+        self.samples[name]["wall_s"].append(round(time.monotonic() - began, 3))
+
+
+def commit(folder: Path) -> None:
+    ok("git", "init", "--quiet", cwd=folder)
+    ok("git", "add", "--all", cwd=folder)
+    ok("git", "commit", "--quiet", "--message=Change", cwd=folder)
+
+
+def make_template(folder: Path) -> Path:
+    """The template of this working tree, with two releases that differ by a line."""
+    template = folder / "template"
+    shutil.copytree(ROOT / "template", template / "template")
+    shutil.copy(ROOT / "copier.yml", template)
+    commit(template)
+    ok("git", "tag", "v1.0.0", cwd=template)
+    with (template / "template/app/static/style.css").open("a") as style:
+        style.write("\n/* newer */\n")
+    commit(template)
+    ok("git", "tag", "v1.1.0", cwd=template)
+    return template
+
+
+def time_template(template: Path, folder: Path, rounds: int, timed: Timed) -> None:
+    """`copier copy` and `copier update`, in turn."""
+    for number in range(rounds):
+        for framework in TUTORIALS:
+            project = folder / f"{framework}-{number}"
+            data = f"--data=framework={framework}"
+            with timed(f"copier copy, {framework}"):
+                emit(template, project, data, "--vcs-ref=v1.0.0")
+            commit(project)
+            with timed(f"copier update, {framework}"):
+                ok("copier", "update", "--quiet", "--defaults", cwd=project)
+
+
+def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
+    """Emit and install a project of each pair, with what the cases ask for."""
+    projects = {}
+    for pair in PAIRS:
+        project = folder / str(pair) / "my-app"
+        emit(template, project, *(f"--data={k}={v}" for k, v in pair._asdict().items()))
+        with (project / "app/routes.py").open("a") as routes:
+            routes.write(WAIT[pair.framework])
+        style = (project / "app/static/style.css").read_text()
+        (project / "app/static/bench.css").write_text((style * 20)[:20_000])
+        # As deploy/release builds a version.
+        runpy.run_path(str(project / "deploy/release"))["compress"](project / "app/static")
+        ok("python3", "-m", "compileall", "-q", "app", cwd=project)
+        ok("python3", "-m", "venv", ".venv", cwd=project)
+        install = (".venv/bin/pip", "install", "--quiet", "--require-hashes")
+        with timed(f"pip install, {pair}"):
+            ok(*install, "-r", "requirements.lock", cwd=project, timeout=900)
+        projects[pair] = project
+    return projects
+
+
+# Start them.
+
+
+@contextlib.contextmanager
+def server(setup: Setup, folder: Path, listen: str) -> Iterator[psutil.Process]:
+    """Run the server alone. listen: the path of a socket, or, for a tutorial's, a port."""
+    if not setup.command:
+        with serving(setup.project, listen, folder / "log") as activated:
+            yield psutil.Process(activated.process.pid)
+        return
+    program, *options = setup.command.format(port=listen).split()
+    settings = [word.removeprefix("--setenv=") for word in environment(setup.project)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [setup.project / ".venv/bin" / program, *options],
+            cwd=setup.project,
+            env=os.environ | dict(setting.split("=", 1) for setting in settings),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, port: int, include: str) -> Iterator[psutil.Process]:
+    """Run an nginx with one site."""
+    configuration = folder / "bench.conf"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    configuration.write_text(
+        NGINX.format(
+            user="user root; " if os.getuid() == 0 else "",
+            folder=folder,
+            temporary=" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds),
+            include=include,
+        )
+    )
+    command = ["nginx", "-c", configuration, "-e", folder / "error.log"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def online(setup: Setup, folder: Path) -> Iterator[Site]:
+    """Run a set-up: the emitted project by its own files in deploy/, over http."""
+    folder.mkdir()
+    port = free_port()
+    if setup.command:
+        listen = str(free_port())
+        include = TUTORIAL_SITE.format(port=port, upstream=listen)
+    else:
+        listen = f"{folder}/app.sock"
+        configure(setup.project, folder, port)
+        site = folder / "my-app/site.conf"
+        site.write_text(site.read_text().replace("# gzip_static on;", "gzip_static on;"))
+        include = f"include {folder}/default.conf; include {folder}/my-app/http.conf;"
+    with server(setup, folder, listen) as process, nginx(folder, port, include) as front:
+        first_answer(("127.0.0.1", port))
+        yield Site(process, front, port)
+
+
+# Measure them.
+
+
+def first_answer(address: str | tuple[str, int]) -> None:
+    """Ask for /healthz, at a path or port, until it answers."""
+    request = b"GET /healthz HTTP/1.0\r\nHost: example.com\r\n\r\n"
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.socket(family) as asks:
+            asks.settimeout(30)
+            asks.connect(address)
+            asks.sendall(request)
+            if b" 200 " in asks.recv(100):
+                return
+        time.sleep(0.002)
+    raise TimeoutError(f"{address} did not answer")
+
+
+def start_time(setup: Setup, folder: Path) -> float:
+    """Milliseconds from a server's start to its first answer, without nginx."""
+    folder.mkdir()
+    port = free_port()
+    path = f"{folder}/app.sock"
+    began = time.monotonic()
+    with server(setup, folder, str(port) if setup.command else path):
+        if not setup.command:  # the first connection starts it
+            began = time.monotonic()
+        first_answer(("127.0.0.1", port) if setup.command else path)
+        return (time.monotonic() - began) * 1e3
+
+
+def wrk(site: Site, case: Case, seconds: float, beside: bool = False) -> list[str | Path]:
+    """The command that loads a site as the case says, or with what it has beside it."""
+    paths = ["/wait"] if beside else case.paths
+    connections = case.beside if beside else case.connections
+    encoding = ["-H", "Accept-Encoding: gzip, deflate, br"] if case.gzip else []
+    return [
+        *("wrk", "--threads", "1", "--connections", connections, "--duration", f"{seconds}s"),
+        *("--latency", "--timeout", "30s", "--script", BENCH / "wrk.lua"),
+        *("-H", "Host: example.com", *encoding),
+        *(f"http://127.0.0.1:{site.port}/", "--", *paths),
+    ]
+
+
+def load(site: Site, case: Case, seconds: int) -> dict[str, float]:
+    """One sample: CPU microseconds a request, requests a second, latencies in ms.
+
+    Where several paths are asked for in turn, a request is one round of them.
+    """
+    with contextlib.ExitStack() as stack:
+        if case.beside:
+            words = map(str, wrk(site, case, seconds + 1, beside=True))
+            stack.enter_context(subprocess.Popen(words, stdout=subprocess.DEVNULL))
+            time.sleep(0.5)
+        before = site.cpu()
+        output = ok(*map(str, wrk(site, case, seconds)))
+        used = site.cpu() - before
+    result = json.loads(output.splitlines()[-1])
+    if result["failed"] or not result["requests"]:
+        raise RuntimeError(f"{case} at {site}: {result}")
+    rounds = result["requests"] / len(case.paths)
+    return {
+        "cpu_us": used / rounds * 1e6,
+        "rps": rounds / result["seconds"],
+        "p50_ms": result["p50_ms"],
+        "p99_ms": result["p99_ms"],
+    }
+
+
+def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dict:
+    """All samples, as set-up -> case -> figure -> one value for each round."""
+    samples = {setup.name: defaultdict(lambda: defaultdict(list)) for setup in setups}
+
+    def note(setup: Setup, case: str, **figures: float) -> None:
+        for figure, value in figures.items():
+            samples[setup.name][case][figure].append(round(value, 3))
+
+    for number in range(rounds):
+        for setup in turned(setups, number):
+            at = folder / f"start-{setup.name}-{number}"
+            note(setup, "start", ms=start_time(setup, at))
+    with contextlib.ExitStack() as stack:
+        sites = {
+            setup: stack.enter_context(online(setup, folder / f"at-{setup.name}"))
+            for setup in setups
+        }
+        time.sleep(5)  # until each worker has started
+        for setup, site in sites.items():
+            note(setup, "memory", idle_mb=site.memory())
+        for number in range(rounds):
+            for name, case in CASES.items():
+                for setup in turned(setups, number):
+                    note(setup, name, **load(sites[setup], case, seconds))
+                    time.sleep(0.2)
+            say(f"round {number + 1} of {rounds}")
+        for setup, site in sites.items():
+            note(setup, "memory", loaded_mb=site.memory())
+    return samples
+
+
+def turned(setups: list[Setup], number: int) -> list[Setup]:
+    """The set-ups in another order for each round."""
+    number %= len(setups)
+    return setups[number:] + setups[:number]
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures depend on."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    models = [line.split(": ")[1] for line in cpuinfo.splitlines() if "model name" in line]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release().partition("-")[0],
+        "python": platform.python_version(),
+        "nginx": ok("nginx", "-v").strip().rsplit("/")[-1],
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def say(text: str) -> None:
+    print(f"-- {text}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=3, help="of each load in a round")
+    parser.add_argument("--only", default="", help="set-ups whose name has this in it")
+    parser.add_argument("--output", type=Path, default=BENCH / "results.json")
+    options = parser.parse_args()
+    for command, package in TOOLS.items():
+        if not shutil.which(command):
+            sys.exit(f"{command} is missing: apt-get install {package}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        isolate(folder)
+        timed = Timed()
+        template = make_template(folder)
+        say("time copier copy and copier update")
+        time_template(template, folder / "copies", options.rounds, timed)
+        say("emit and install a project of each pair")
+        projects = prepare(template, folder / "projects", timed)
+        setups = [
+            Setup(f"{framework}-tutorial{again}", projects[pair], command)
+            for framework, (pair, command) in TUTORIALS.items()
+            for again in ("", "-again")
+        ]
+        setups += [Setup(str(pair), project) for pair, project in projects.items()]
+        setups = [setup for setup in setups if options.only in setup.name]
+        samples = measure(setups, folder, options.rounds, options.seconds)
+    results = {
+        "machine": machine(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "samples": samples,
+        "commands": timed.samples,
+    }
+    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    say(f"written: {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Turn results.json into tables, a plot, and the targets that were missed.
+
+    .venv/bin/python bench/report.py           # prints them
+    .venv/bin/python bench/report.py --write   # into README.md and bench/
+
+Figures are medians over the rounds. A ratio is a set-up's median to that of the tutorials'
+set-up of the same framework, from the same run.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+BENCH = Path(__file__).resolve().parent
+README = BENCH.parent / "README.md"
+TITLES = {
+    "flask-gunicorn": "Flask on Gunicorn",
+    "flask-waitress": "Flask on Waitress",
+    "flask-uwsgi": "Flask on uWSGI",
+    "fastapi-uvicorn": "FastAPI on Uvicorn",
+    "fastapi-gunicorn": "FastAPI on Gunicorn",
+}
+CASES = {
+    "json": "JSON",
+    "page": "page",
+    "visit": "page with its files",
+    "static": "file",
+    "static_gzip": "file, gzipped",
+    "wait": "waits 50 ms, 64 at a time",
+    "beside_waiting": "JSON beside 32 that wait",
+}
+UNITS = {"cpu_us": "CPU µs", "rps": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
+
+# At most this part of the tutorials' CPU for a request.
+CPU = {
+    "flask-gunicorn": {"json": 0.90, "visit": 0.28},
+    "flask-waitress": {"json": 0.75, "visit": 0.28},
+    "flask-uwsgi": {"json": 0.50, "visit": 0.20},
+    "fastapi-uvicorn": {"json": 0.42, "visit": 0.11},
+    "fastapi-gunicorn": {"json": 0.40, "visit": 0.11},
+}
+
+
+class Results:
+    """What bench.py has written."""
+
+    def __init__(self, path: Path) -> None:
+        read = json.loads(path.read_text())
+        self.machine, self.rounds, self.seconds = (
+            read["machine"],
+            read["rounds"],
+            read["seconds"],
+        )
+        self.samples, self.commands = read["samples"], read["commands"]
+
+    def median(self, setup: str, case: str, figure: str) -> float:
+        return statistics.median(self.samples[setup][case][figure])
+
+    def ratio(self, setup: str, case: str, figure: str) -> float:
+        """To the tutorials' set-up of the framework that the name begins with."""
+        tutorial = setup.split("-")[0] + "-tutorial"
+        return self.median(setup, case, figure) / self.median(tutorial, case, figure)
+
+
+def targets(pair: str) -> list[tuple[str, str, float, bool]]:
+    """What a pair is held to: case, figure, ratio, and whether more is better."""
+    limits = [(case, "cpu_us", limit, False) for case, limit in CPU[pair].items()]
+    limits += [(case, "cpu_us", 0.025, False) for case in ("static", "static_gzip")]
+    limits += [(case, "p99_ms", 1.0, False) for case in CASES]
+    limits += [("memory", "idle_mb", 0.75, False), ("start", "ms", 1.0, False)]
+    if pair.startswith("flask"):
+        limits += [("wait", "rps", 7.0, True), ("beside_waiting", "p50_ms", 0.05, False)]
+    else:
+        limits += [("wait", "rps", 1.0, True)]
+    return limits
+
+
+def missed(results: Results) -> list[str]:
+    """The targets that were missed, in words."""
+    found = []
+    for pair in TITLES:
+        for case, figure, limit, more in targets(pair):
+            ratio = results.ratio(pair, case, figure)
+            if ratio < limit if more else ratio > limit:
+                word = "least" if more else "most"
+                found.append(
+                    f"{pair}: {case}, {figure} is {ratio:.3f}, should be at {word} {limit}"
+                )
+    return found
+
+
+def table(rows: list[list[str]]) -> str:
+    """A table in Markdown; the first row is its head."""
+    head, *body = rows
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def short(ratio: float) -> str:
+    return f"{ratio:.3f}" if ratio < 0.1 else f"{ratio:.2f}"
+
+
+def summary(results: Results) -> str:
+    """The table of the template's README."""
+    head = ["CPU for a request, tutorials = 1", *(list(CASES.values())[:5])]
+    head += ["requests/s that wait", "memory", "start"]
+    rows = [head]
+    again = {f"{name}-tutorial-again": "the same again: noise" for name in ("flask", "fastapi")}
+    for setup, title in (TITLES | again).items():
+        row = [f"{title} ({setup.split('-')[0]})" if setup in again else title]
+        row += [short(results.ratio(setup, case, "cpu_us")) for case in list(CASES)[:5]]
+        row += [f"{results.ratio(setup, 'wait', 'rps'):.1f} x"]
+        row += [f"{results.ratio(setup, 'memory', 'idle_mb'):.2f}"]
+        row += [f"{results.ratio(setup, 'start', 'ms'):.2f}"]
+        rows.append(row)
+    return table(rows)
+
+
+def details(results: Results) -> str:
+    """Every median with its ratio, a table for each figure."""
+    parts = []
+    for figure, unit in UNITS.items():
+        rows = [[unit, *CASES.values()]]
+        for setup in results.samples:
+            row = [setup]
+            for case in CASES:
+                value = results.median(setup, case, figure)
+                row.append(f"{value:.4g} ({short(results.ratio(setup, case, figure))})")
+            rows.append(row)
+        parts.append(table(rows))
+    rows = [["server", "idle MB", "MB after load", "start ms"]]
+    figures = [("memory", "idle_mb"), ("memory", "loaded_mb"), ("start", "ms")]
+    for setup in results.samples:
+        row = [setup]
+        for case, figure in figures:
+            value = results.median(setup, case, figure)
+            row.append(f"{value:.4g} ({short(results.ratio(setup, case, figure))})")
+        rows.append(row)
+    parts.append(table(rows))
+    rows = [["command", "CPU s", "wall s"]]
+    for command, taken in results.commands.items():
+        rows.append([command, *(f"{statistics.median(taken[x]):.2f}" for x in taken)])
+    return "\n\n".join([*parts, table(rows)])
+
+
+def measured_on(results: Results) -> str:
+    """One sentence on the machine and the run."""
+    return (
+        "Measured {date} on {cores} cores ({cpu}), Linux {kernel}, Python {python},"
+        " nginx {nginx}; medians of {rounds} interleaved rounds of {seconds} s."
+    ).format(**results.machine, rounds=results.rounds, seconds=results.seconds)
+
+
+def plot(results: Results) -> str:
+    """The CPU ratios as bars, in SVG, light and dark."""
+    groups = []
+    for case in ("json", "page", "visit"):
+        bars = [(TITLES[pair], results.ratio(pair, case, "cpu_us")) for pair in TITLES]
+        groups.append((CASES[case], bars))
+    environment = Environment(
+        loader=FileSystemLoader(BENCH),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    )
+    return environment.get_template("plot.svg.jinja").render(groups=groups)
+
+
+def replace_part(path: Path, text: str) -> None:
+    """Put `text` between the two marks in a file."""
+    old = path.read_text()
+    marks = r"(<!-- bench: .*? -->\n).*?(<!-- end of bench -->)"
+    new, count = re.subn(marks, lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(f"{path} has no marks <!-- bench: ... --> and <!-- end of bench -->")
+    path.write_text(new)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, nargs="?", default=BENCH / "results.json")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    results = Results(options.results)
+    short_report = f"{summary(results)}\n\n{measured_on(results)}"
+    long_report = f"{measured_on(results)}\n\n{details(results)}"
+    print(short_report, long_report, sep="\n\n")
+    if options.write:
+        replace_part(README, short_report)
+        replace_part(BENCH / "README.md", long_report)
+        (BENCH / "results.svg").write_text(plot(results))
+    if misses := missed(results):
+        sys.exit("\nMissed:\n" + "\n".join(misses))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The bench measures every pair, and what README.md shows is what it measured."""
+
+import json
+import sys
+
+import pytest
+from conftest import PAIRS, ROOT, ok, run, tool
+
+BENCH = ROOT / "bench"
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch):
+    """The module bench/report.py."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import report
+
+    return report
+
+
+@pytest.mark.slow
+def test_bench_measures_every_pair(report, tmp_path):
+    """A short run: its figures are noise, but they are all there."""
+    for command, package in {"wrk": "wrk", "nginx": "nginx-light"}.items():
+        tool(command, package)
+    tool("systemd-socket-activate", "systemd")
+    output = tmp_path / "results.json"
+    options = ("--rounds=1", "--seconds=1", f"--output={output}")
+    ok(sys.executable, BENCH / "bench.py", *options, timeout=1200)
+    samples = json.loads(output.read_text())["samples"]
+    assert samples.keys() - {str(pair) for pair in PAIRS} == {
+        f"{framework}-tutorial{again}"
+        for framework in ("flask", "fastapi")
+        for again in ("", "-again")
+    }
+    for name, cases in samples.items():
+        for case in report.CASES:
+            assert all(value > 0 for figure in cases[case].values() for value in figure), name
+    shown = run(sys.executable, BENCH / "report.py", output).stdout
+    for title in report.TITLES.values():
+        assert f"| {title} |" in shown
+
+
+def test_every_pair_has_a_title_and_targets(report):
+    assert list(report.TITLES) == list(report.CPU) == [str(pair) for pair in PAIRS]
+
+
+def test_readme_and_plot_show_what_was_measured(report):
+    results = report.Results(BENCH / "results.json")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert report.summary(results) in readme
+    assert report.measured_on(results) in readme
+    assert report.details(results) in (BENCH / "README.md").read_text(encoding="utf-8")
+    assert (BENCH / "results.svg").read_text(encoding="utf-8") == report.plot(results)
+
+
+def test_a_missed_target_is_named(report, tmp_path):
+    results = report.Results(BENCH / "results.json")
+    results.samples["flask-uwsgi"]["json"]["cpu_us"] = [1e9]
+    [miss] = [
+        miss for miss in report.missed(results) if miss.startswith("flask-uwsgi: json, c")
+    ]
+    assert "should be at most 0.5" in miss
