@@ -32,7 +32,7 @@ import psutil
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH.parent / "tests"))
 
-from conftest import PAIRS, ROOT, Pair, emit, free_port, isolate, ok
+from conftest import PAIRS, ROOT, Pair, commit, emit, free_port, isolate, ok
 from test_serve import configure, environment, serving, wait_for_port
 
 TOOLS = {"wrk": "wrk", "nginx": "nginx-light", "systemd-socket-activate": "systemd"}
@@ -168,22 +168,16 @@ class Timed:
         self.samples[name]["wall_s"].append(round(time.monotonic() - began, 3))
 
 
-def commit(folder: Path) -> None:
-    ok("git", "init", "--quiet", cwd=folder)
-    ok("git", "add", "--all", cwd=folder)
-    ok("git", "commit", "--quiet", "--message=Change", cwd=folder)
-
-
 def make_template(folder: Path) -> Path:
     """The template of this working tree, with two releases that differ by a line."""
     template = folder / "template"
     shutil.copytree(ROOT / "template", template / "template")
     shutil.copy(ROOT / "copier.yml", template)
-    commit(template)
+    commit(template, "Release")
     ok("git", "tag", "v1.0.0", cwd=template)
     with (template / "template/app/static/style.css").open("a") as style:
         style.write("\n/* newer */\n")
-    commit(template)
+    commit(template, "Release")
     ok("git", "tag", "v1.1.0", cwd=template)
     return template
 
@@ -196,7 +190,7 @@ def time_template(template: Path, folder: Path, rounds: int, timed: Timed) -> No
             data = f"--data=framework={framework}"
             with timed(f"copier copy, {framework}"):
                 emit(template, project, data, "--vcs-ref=v1.0.0")
-            commit(project)
+            commit(project, "Start")
             with timed(f"copier update, {framework}"):
                 ok("copier", "update", "--quiet", "--defaults", cwd=project)
 

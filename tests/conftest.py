@@ -110,6 +110,13 @@ def ok(*command: str | Path, **options) -> str:
     return done.stdout
 
 
+def commit(folder: Path, message: str) -> None:
+    """Commit all that a folder has to its git repository, which is made if there is none."""
+    ok("git", "init", "--quiet", cwd=folder)
+    ok("git", "add", "--all", cwd=folder)
+    ok("git", "commit", "--quiet", f"--message={message}", cwd=folder)
+
+
 def free_port() -> int:
     """A TCP port of this machine on which nobody listens."""
     with socket.socket() as sock:
@@ -157,9 +164,7 @@ def release(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(
         ROOT / "template", path / "template", ignore=shutil.ignore_patterns("__pycache__")
     )
-    ok("git", "init", "--quiet", cwd=path)
-    ok("git", "add", "--all", cwd=path)
-    ok("git", "commit", "--quiet", "--message=Release", cwd=path)
+    commit(path, "Release")
     ok("git", "tag", "v1.0.0", cwd=path)
     return path
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import MACHINES, PAIRS, Pair, emit, ok, shell_blocks
+from conftest import MACHINES, PAIRS, Pair, commit, emit, ok, shell_blocks
 from machine import Machine, root_file_system
 from test_serve import PROBES
 
@@ -46,9 +46,7 @@ def emit_site(pair: Pair, release: Path, path: Path) -> Path:
     with (path / "app/routes.py").open("a") as routes:
         routes.write(PROBES[pair.framework].replace("sleep(2)", "sleep(3)"))
         routes.write(STATE.format(router=router, slug=pair))
-    ok("git", "init", "--quiet", cwd=path)
-    ok("git", "add", "--all", cwd=path)
-    ok("git", "commit", "--quiet", "--message=Start", cwd=path)
+    commit(path, "Start")
     return path
 
 

@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(api)
     app.include_router(pages)
     app.mount("/static", StaticFiles(directory=PROJECT / "app/static"), name="static")
-    templates.env.globals["path_to"] = lru_cache(app.url_path_for)  # kept: it is slow
+    templates.env.globals["path_to"] = lru_cache(app.url_path_for)  # remembers paths
     app.add_exception_handler(HTTPException, show_error)
     app.add_exception_handler(Exception, show_error)
     return app
