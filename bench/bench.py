@@ -32,7 +32,7 @@ import psutil
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH.parent / "tests"))
 
-from conftest import PAIRS, ROOT, Pair, commit, emit, free_port, isolate, ok
+from conftest import PAIRS, Pair, commit, emit, free_port, isolate, make_release, ok
 from test_serve import configure, environment, serving, wait_for_port
 
 TOOLS = {"wrk": "wrk", "nginx": "nginx-light", "systemd-socket-activate": "systemd"}
@@ -170,12 +170,8 @@ class Timed:
 
 def make_template(folder: Path) -> Path:
     """The template of this working tree, with two releases that differ by a line."""
-    template = folder / "template"
-    shutil.copytree(ROOT / "template", template / "template")
-    shutil.copy(ROOT / "copier.yml", template)
-    commit(template, "Release")
-    ok("git", "tag", "v1.0.0", cwd=template)
-    with (template / "template/app/static/style.css").open("a") as style:
+    template = make_release(folder / "template")
+    with (template / "template/app/static/style.css.jinja").open("a") as style:
         style.write("\n/* newer */\n")
     commit(template, "Release")
     ok("git", "tag", "v1.1.0", cwd=template)

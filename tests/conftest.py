@@ -156,17 +156,29 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
     isolate(tmp_path_factory.mktemp("settings"))
 
 
-@pytest.fixture(scope="session")
-def release(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template of this working tree as a git repository with a tagged release."""
-    path = tmp_path_factory.mktemp("release")
+def copy_template(path: Path) -> Path:
+    """Put what Copier needs of this working tree into a folder, in place of what is there."""
+    path.mkdir(exist_ok=True)
     shutil.copy(ROOT / "copier.yml", path)
-    shutil.copytree(
-        ROOT / "template", path / "template", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for name in ("template", "texts"):
+        shutil.rmtree(path / name, ignore_errors=True)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, path / name, ignore=ignored)
+    return path
+
+
+def make_release(path: Path) -> Path:
+    """The template of this working tree as a git repository with a tagged release."""
+    copy_template(path)
     commit(path, "Release")
     ok("git", "tag", "v1.0.0", cwd=path)
     return path
+
+
+@pytest.fixture(scope="session")
+def release(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as `make_release` makes it. Not to be changed by a test."""
+    return make_release(tmp_path_factory.mktemp("release"))
 
 
 def emit(release: Path, path: Path, *options: str) -> Path:
@@ -182,10 +194,34 @@ def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory)
     return emit(release, tmp_path_factory.mktemp(str(pair)) / "my-app", *answers)
 
 
-def shell_blocks(markdown: str, heading: str) -> list[str]:
-    """The ```sh blocks below a heading of second level, without their fences."""
-    section = markdown.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+# The sections of an emitted README. Other languages have them in the same order.
+SECTIONS = [
+    "Run it here",
+    "Change something",
+    "Add a package",
+    "What is where",
+    "Put it online",
+    "Ship a change",
+    "The same by hand",
+    "Adjust the server",
+    "When it goes wrong",
+    "Take in fixes of the template",
+    "Learn more",
+]
+
+
+def section(project: Path, heading: str) -> str:
+    """What stands in the README below a heading of SECTIONS, in the README's own language."""
+    text = (project / "README.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## .+\n", text, flags=re.MULTILINE)[1:]
+    return sections[SECTIONS.index(heading)]
+
+
+def shell_blocks(project: Path, heading: str) -> list[str]:
+    """The ```sh blocks below a heading of the README, without their fences."""
+    return re.findall(
+        r"^```sh\n(.*?)^```$", section(project, heading), re.MULTILINE | re.DOTALL
+    )
 
 
 class Installed(NamedTuple):
@@ -205,7 +241,7 @@ def installed(pair: Pair, project: Path, tmp_path_factory: pytest.TempPathFactor
     """
     path = tmp_path_factory.mktemp(f"{pair}-installed") / "my-app"
     shutil.copytree(project, path)
-    [block] = shell_blocks((path / "README.md").read_text(encoding="utf-8"), "Run it here")
+    [block] = shell_blocks(path, "Run it here")
     commands = block.splitlines()
     output = ok("bash", "-euc", "\n".join(commands[:-1]), cwd=path)
     return Installed(path, commands, output)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import MACHINES, PAIRS, Pair, commit, emit, ok, shell_blocks
+from conftest import MACHINES, PAIRS, Pair, commit, emit, ok, section, shell_blocks
 from machine import Machine, root_file_system
 from test_serve import PROBES
 
@@ -34,18 +34,25 @@ def state():
 """
 
 
-def domain(pair: Pair) -> str:
-    return f"{pair}.example.com"
+CHINESE = "chinese"  # one site more, whose README was followed in Chinese
 
 
-def emit_site(pair: Pair, release: Path, path: Path) -> Path:
-    """A project of the pair with routes that show what it sees, committed to git."""
-    answers = pair._asdict() | {"project_name": str(pair), "domain": domain(pair)}
+def domain(site: Pair | str) -> str:
+    return f"{site}.example.com"
+
+
+def emit_site(pair: Pair, release: Path, path: Path, name: str = "", **answers: str) -> Path:
+    """A project of the pair with routes that show what it sees, committed to git.
+
+    name: the site's, or else that of the pair.
+    """
+    name = name or str(pair)
+    answers |= pair._asdict() | {"project_name": name, "domain": domain(name)}
     emit(release, path, *(f"--data={name}={value}" for name, value in answers.items()))
     router = "pages" if pair.framework == "flask" else "api"
     with (path / "app/routes.py").open("a") as routes:
         routes.write(PROBES[pair.framework].replace("sleep(2)", "sleep(3)"))
-        routes.write(STATE.format(router=router, slug=pair))
+        routes.write(STATE.format(router=router, slug=name))
     commit(path, "Start")
     return path
 
@@ -60,15 +67,14 @@ class Step(NamedTuple):
 
 def section_steps(project: Path, heading: str) -> list[Step]:
     """The steps below a heading of the README that have a check to be typed."""
-    readme = (project / "README.md").read_text()
-    section = readme.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    text = section(project, heading)
     # fmt: off
-    found = re.findall(
-        r'^```sh\n(.*?)^```\n\n\*\*Check:\*\* `([^`]+)` says "([^"]+)"',
-        section, re.MULTILINE | re.DOTALL,
+    found = re.findall(  # **Check:** `a command` says "something"
+        r'^```sh\n(.*?)^```\n\n\*\*[^*]+\*\* ?`([^`]+)`[^"“`]*["“]([^"”]+)["”]',
+        text, re.MULTILINE | re.DOTALL,
     )
     # fmt: on
-    assert len(found) == len(re.findall(r"^\*\*[0-9A-Z]\. ", section, re.MULTILINE))
+    assert len(found) == len(re.findall(r"^\*\*[0-9A-Z]\. ", text, re.MULTILINE))
     return [Step(*step) for step in found]
 
 
@@ -84,7 +90,7 @@ def ship(project: Path, by_hand: bool) -> str:
     """What to type to ship a change."""
     if by_hand:
         return section_steps(project, "The same by hand")[4].block
-    return shell_blocks((project / "README.md").read_text(), "Ship a change")[0]
+    return shell_blocks(project, "Ship a change")[0]
 
 
 class Online:
@@ -96,12 +102,12 @@ class Online:
         self.by_hand = by_hand
         self.root_certificate = machine.root / "srv/pebble/root.pem"
 
-    def curl(self, pair: Pair, path: str, *options: str) -> str:
+    def curl(self, pair: Pair | str, path: str, *options: str) -> str:
         """Ask a site over https from inside; gives the body."""
         words = " ".join(f"'{option}'" for option in options)
         return self.machine.ok(f"curl -sS {words} https://{domain(pair)}{path}")
 
-    def status(self, pair: Pair, path: str) -> str:
+    def status(self, pair: Pair | str, path: str) -> str:
         return self.curl(pair, path, "-o", "/dev/null", "-w", "%{http_code}")
 
     def load(self, pair: Pair, *options: str) -> "Load":
@@ -134,19 +140,22 @@ class Load:
         self.sent, self.failed = result["sent"], result["failed"]
 
 
-def put_online(machine: Machine, projects: dict[Pair, Path], by_hand: bool) -> None:
-    """Type the README's commands, word for word, for one site after the other."""
-    for pair, project in projects.items():
+def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> None:
+    """Type the README's commands, word for word, for one site after the other.
+
+    projects: by the names of their sites.
+    """
+    for name, project in projects.items():
         folder = "/root"
         for block, check, expected in steps(project, by_hand):
             if "certbot" in block and not (machine.root / "srv/pebble").exists():
                 machine.start_certificate_authority()
             # The reader's own repository, which the README asks for.
-            given = f"REPOSITORY=file:///srv/git/{pair}.git"
+            given = f"REPOSITORY=file:///srv/git/{name}.git"
             block = re.sub(r"^REPOSITORY=.+$", given, block, flags=re.MULTILINE)
             ok(*machine.command(block, folder), timeout=600)
-            if f"\ncd /opt/{pair}\n" in block:
-                folder = f"/opt/{pair}"
+            if f"\ncd /opt/{name}\n" in block:
+                folder = f"/opt/{name}"
             # A reload of nginx is not over when systemctl is.
             machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 20)
 
@@ -162,13 +171,15 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     locks = [project / "requirements.lock" for project in projects.values()]
     root = folder / "root"
     ok("cp", "--archive", root_file_system(debian, locks), root)
-    for pair, project in projects.items():
-        ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{pair}.git")
-    machine = Machine(root, [domain(pair) for pair in PAIRS])
+    sites = {str(pair): project for pair, project in projects.items()}
+    sites[CHINESE] = emit_site(PAIRS[0], template, folder / CHINESE, CHINESE, language="zh")
+    for name, project in sites.items():
+        ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{name}.git")
+    machine = Machine(root, [domain(name) for name in sites])
     machine.ok("ip address add 10.9.8.7/32 dev lo")  # another address than 127.0.0.1
     by_hand = debian == MACHINES[0]
     try:
-        put_online(machine, projects, by_hand)
+        put_online(machine, sites, by_hand)
         yield Online(machine, projects, by_hand)
     finally:
         machine.stop()

@@ -86,8 +86,7 @@ def append(path: Path, text: str) -> None:
 
 def lock_command(project: Path) -> str:
     """The command of the README that renews the lock."""
-    readme = (project / "README.md").read_text(encoding="utf-8")
-    [block] = shell_blocks(readme, "Add a package")
+    [block] = shell_blocks(project, "Add a package")
     [command] = re.findall(r"^uv pip compile .+$", block, re.MULTILINE)
     return command
 

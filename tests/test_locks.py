@@ -98,7 +98,7 @@ def test_novice_adds_a_package_as_the_readme_says(installed, tmp_path):
     project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)
     readme = (project / "README.md").read_text(encoding="utf-8")
     [line] = re.findall(r"such as `(.+?)`", readme)
-    [block] = shell_blocks(readme, "Add a package")
+    [block] = shell_blocks(project, "Add a package")
     append(project / "requirements.txt", f"{line}\n")
     ok("python3", "-m", "venv", "own", cwd=project)
     ok("bash", "-euc", f". own/bin/activate\n{block}", cwd=project)

@@ -6,7 +6,7 @@ import re
 import pexpect
 import pytest
 import yaml
-from conftest import PAIRS, QUESTIONS, emit, ok, run
+from conftest import PAIRS, QUESTIONS, ROOT, emit, ok, run
 
 # https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
 QUESTION_KEYS = {
@@ -19,7 +19,7 @@ SETTINGS = {
     "_skip_if_exists", "_answers_file", "_message_before_copy", "_message_after_copy",
     "_message_before_update", "_message_after_update", "_preserve_symlinks",
 }  # fmt: skip
-ASKED = ["project_name", "framework", "server", "domain"]
+ASKED = ["language", "project_name", "framework", "server", "domain"]
 COMPUTED = sorted(name for name in QUESTIONS if not name.startswith("_") and name not in ASKED)
 
 NAME_RULES = {
@@ -205,6 +205,7 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
     assert child.wait() == 0
     answers = yaml.safe_load((path / ".copier-answers.yml").read_text())
     assert {name: answers[name] for name in ASKED} == {
+        "language": "en",
         "project_name": "My App",
         "framework": "flask",
         "server": "gunicorn",
@@ -214,8 +215,9 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
 
 def test_prompt_offers_the_servers_of_the_framework(release, tmp_path):
     child = prompt(release, tmp_path / "project", "--data=framework=fastapi")
-    child.expect_exact(question("project_name"))
-    child.send("\r")
+    for name in ("language", "project_name"):
+        child.expect_exact(question(name))
+        child.send("\r")
     child.expect_exact(question("server"))
     for pair in PAIRS:
         if pair.framework == "fastapi":
@@ -262,7 +264,8 @@ def prompt(release, path, *options: str) -> pexpect.spawn:
 
 def question(name: str) -> str:
     """What Copier asks for an answer."""
-    return QUESTIONS[name]["help"]
+    texts = yaml.safe_load((ROOT / "texts/en.yml").read_text(encoding="utf-8"))
+    return texts["questions"].get(name, QUESTIONS[name]["help"])
 
 
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name[0] != "_"])
@@ -270,7 +273,7 @@ def test_question_is_well_formed(name):
     details = QUESTIONS[name]
     assert details.keys() <= QUESTION_KEYS
     assert details["type"] in {"str", "bool", "yaml"}
-    assert re.fullmatch(r"[A-Z].+\?", details["help"])
+    assert re.fullmatch(r"[A-Z].+[?？]", question(name))
     assert "default" in details
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
 

@@ -12,21 +12,7 @@ from pathlib import Path
 import httpx2
 import pexpect
 import pytest
-from conftest import PAIRS, QUESTIONS, ROOT, emit, free_port, shell_blocks
-
-SECTIONS = [
-    "Run it here",
-    "Change something",
-    "Add a package",
-    "What is where",
-    "Put it online",
-    "Ship a change",
-    "The same by hand",
-    "Adjust the server",
-    "When it goes wrong",
-    "Take in fixes of the template",
-    "Learn more",
-]
+from conftest import PAIRS, QUESTIONS, ROOT, SECTIONS, emit, free_port, section, shell_blocks
 
 
 def readme(path) -> str:
@@ -49,7 +35,7 @@ def test_server_of_the_readme_shows_the_first_page(installed, heading):
     Only the port is another, because the written one may be taken, and the address
     for the local network is kept to this machine.
     """
-    [block] = shell_blocks(readme(installed.path), heading)
+    [block] = shell_blocks(installed.path, heading)
     written = block.splitlines()[-1]
     port = free_port()
     command = written.replace(" --port 8000", "").replace("0.0.0.0", "127.0.0.1")
@@ -64,15 +50,15 @@ def test_server_of_the_readme_shows_the_first_page(installed, heading):
 
 def test_debug_mode_is_for_one_person(project):
     text = readme(project)
-    [share] = shell_blocks(text, "Change something")
+    [share] = shell_blocks(project, "Change something")
     assert "debug" not in share
     assert " dev " not in share
     assert "**The development server never goes online.**" in text
 
 
 def test_what_is_where_names_every_file_that_is_there(project):
-    section = readme(project).split("## What is where")[1].split("\n## ")[0]
-    named = re.findall(r"^([\w./-]+)  +\S", section, re.MULTILINE)
+    where = section(project, "What is where")
+    named = re.findall(r"^([\w./-]+)  +\S", where, re.MULTILINE)
     assert len(named) >= 10
     for name in named:
         assert (project / name).exists(), name
@@ -80,8 +66,7 @@ def test_what_is_where_names_every_file_that_is_there(project):
 
 @pytest.mark.parametrize(("heading", "count"), [("Put it online", 4), ("The same by hand", 5)])
 def test_each_step_online_has_a_check(project, heading, count):
-    section = readme(project).split(f"## {heading}\n")[1].split("\n## ")[0]
-    steps = re.split(r"^\*\*[0-9A-Z]\. ", section, flags=re.MULTILINE)[1:]
+    steps = re.split(r"^\*\*[0-9A-Z]\. ", section(project, heading), flags=re.MULTILINE)[1:]
     assert len(steps) == count
     for step in steps:
         assert step.count("```sh\n") == 1, step
@@ -100,8 +85,7 @@ def test_copied_files_are_emitted_under_their_names(project):
 
 
 def test_five_links_at_most_lead_on(project):
-    section = readme(project).split("## Learn more")[1]
-    assert 1 <= section.count("](https://") <= 5
+    assert 1 <= section(project, "Learn more").count("](https://") <= 5
 
 
 def test_name_cannot_break_the_readme(release, tmp_path):
@@ -131,7 +115,7 @@ def test_template_readme_shows_a_real_transcript(release, tmp_path):
         dimensions=(50, 400),
     )
     seen = ""
-    for question in ("called?", "write it with?", "is online?", "find it?"):
+    for question in ("语言？", "called?", "write it with?", "is online?", "find it?"):
         child.expect_exact(question)
         seen += child.before + child.after
         child.send("\r")

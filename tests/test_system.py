@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PAIRS, Pair, ok, run, shell_blocks
-from online import Online, domain, edited, ship
+from online import CHINESE, Online, domain, edited, ship
 from test_serve import FORGED
 
 pytestmark = pytest.mark.slow
@@ -29,6 +29,29 @@ def test_every_site_answers_for_itself(online):
     assert "[warn]" not in online.machine.ok("nginx -t 2>&1")
     failed = online.machine.ok("systemctl list-units --failed --plain --no-legend")
     assert [line for line in failed.splitlines() if "-" in line and "example" in line] == []
+
+
+def test_chinese_readme_has_led_online(online):
+    """To a site that speaks Chinese; its own doctor finds nothing wrong, and says so."""
+    page = online.curl(CHINESE, "/")
+    assert '<html lang="zh-CN">' in page
+    assert f"<title>{CHINESE}</title>" in page
+    home = f"/opt/{CHINESE}" if online.by_hand else f"/root/{CHINESE}"
+    done = online.machine.run(f"{home}/deploy/doctor")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("\n正常 ") > 15
+    assert "有问题" not in done.stdout
+
+
+@pytest.mark.usefixtures("by_script")
+def test_release_speaks_chinese_under_any_locale(online):
+    """Also where its own language cannot be printed."""
+    home = f"/root/{CHINESE}"
+    done = online.machine.run(f"{home}/deploy/release")
+    assert done.returncode == 0, done.stdout
+    assert "已上线" in done.stdout.splitlines()[-1]
+    online.machine.ok(f"LC_ALL=POSIX PYTHONIOENCODING=ascii {home}/deploy/release")
+    assert online.status(CHINESE, "/healthz") == "200"
 
 
 def test_http_leads_to_https_and_acme_stays_open(online, site):
@@ -150,7 +173,8 @@ def victim(online: Online, pair: Pair) -> int:
         for pid, name in zip(children, names, strict=True)
         if name and "resource_tracker" not in name
     ]
-    return int(workers[0]) if workers else main
+    # The newest: an older one may be about to go, after the reload of another test.
+    return int(workers[-1]) if workers else main
 
 
 def test_killed_workers_take_only_their_own_requests(online, site):
@@ -209,8 +233,7 @@ def test_broken_code_is_refused_at_reload_and_reported_at_start(online):
 
 
 def test_network_can_be_closed_as_the_readme_says(online, site):
-    section = (online.projects[site] / "README.md").read_text()
-    [block] = shell_blocks(section, "Adjust the server")
+    [block] = shell_blocks(online.projects[site], "Adjust the server")
     online.machine.ok(block)
     assert json.loads(online.curl(site, "/state"))["network"] is False
     online.machine.ok(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pexpect
 import pytest
 import yaml
-from conftest import PAIRS, QUESTIONS, ROOT, Pair, emit, ok, run, shell_blocks
+from conftest import PAIRS, QUESTIONS, ROOT, Pair, copy_template, emit, ok, run, shell_blocks
 from owner import FAVICON, LOGO, append, edit, lock_command, work_for_a_year
 from releases import commits
 from test_serve import client, free_port, serving
@@ -34,18 +34,20 @@ COMMENTS = {
 }
 OLD_TEXT = "An older release said this."
 OWN_TEXT = "The owner says this."
+WRAPPING = ("{# ", "{% set ", "{% from ", "{% call ", "{% raw ")
 MARKERS = ("<<<<<<< ", "=======", ">>>>>>> ")
 
 
-def make_older(template: Path) -> None:
-    """Give each file of the template what an older release may have had in its place.
+def make_older(repository: Path) -> None:
+    """Give each file that is emitted what an older release may have had in its place.
 
     That is a comment behind the first line, another in the middle, older versions of
     packages, and other values.
     """
-    for path in template.rglob("*"):
+    for path in [*repository.glob("template/**/*"), *repository.glob("texts/*.md")]:
         name = path.name.replace("{% endif %}", "").removesuffix(".jinja")
-        if path.is_dir() or name == Path(FROZEN).name:
+        includes_one = name == "README.md"  # of texts/
+        if path.is_dir() or includes_one or name == Path(FROZEN).name:
             continue
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         comment = COMMENTS.get(Path(name).suffix, "# {}").format(OLD_TEXT) + "\n"
@@ -53,8 +55,8 @@ def make_older(template: Path) -> None:
         blank = [i for i, line in enumerate(lines) if line == "\n" and abs(i - middle) < 9]
         if blank:
             lines.insert(min(blank, key=lambda i: abs(i - middle)), comment)
-        head = 3 if lines[0].startswith("{#") else 1
-        lines.insert(head, comment)
+        tags = itertools.takewhile(lambda line: line.startswith(WRAPPING), lines)
+        lines.insert(len(list(tags)) + 1, comment)
         text = "".join(lines)
         for new, old in {
             "python-dotenv~=1.2 ": "python-dotenv~=1.1 ",
@@ -69,13 +71,9 @@ def make_older(template: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def put_template(repository: Path, tag: str, change=lambda template: None) -> None:
+def put_template(repository: Path, tag: str, change=lambda repository: None) -> None:
     """Tag a release that is the template of the working tree after a change."""
-    shutil.rmtree(repository / "template", ignore_errors=True)
-    shutil.copy(ROOT / "copier.yml", repository)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "template", repository / "template", ignore=ignored)
-    change(repository / "template")
+    change(copy_template(repository))
     ok("git", "add", "--all", cwd=repository)
     ok("git", "commit", "--quiet", "--allow-empty", f"--message={tag}", cwd=repository)
     ok("git", "tag", "--force", tag, cwd=repository)
@@ -241,11 +239,11 @@ def test_edited_project_keeps_every_line(pair, tag, owned, fresh, installed, tmp
 def test_update_is_typed_as_the_readme_says(history, fresh, tmp_path):
     """With uvx, and Enter at each question."""
     project = start(history, tmp_path, PAIRS[0], OLDER)
-    [block] = shell_blocks((project / "README.md").read_text(), "Take in fixes of the template")
+    [block] = shell_blocks(project, "Take in fixes of the template")
     *_, command = block.splitlines()
     child = pexpect.spawn("bash", ["-c", command], cwd=str(project), timeout=120)
-    for question in (b"called?", b"write it with?", b"is online?", b"find it?"):
-        child.expect_exact(question)
+    for question in ("语言？", "called?", "write it with?", "is online?", "find it?"):
+        child.expect_exact(question.encode())
         child.send("\r")
     child.expect_exact(b"The update is in your files")
     child.expect(pexpect.EOF)
@@ -574,10 +572,10 @@ def test_every_question_has_a_default_and_none_hides():
     for name, question in QUESTIONS.items():
         if not name.startswith("_"):
             assert "default" in question, name
-            assert question.get("when", True) is (name in ASKED), name
+            assert question.get("when", True) is (name in (*ASKED, "language")), name
 
 
-ASKED = ("project_name", "framework", "server", "domain")
+ASKED = ("project_name", "framework", "server", "domain")  # since 1.0.0
 
 # Answers that a release takes, and that each later one has to take.
 TAKEN = [

@@ -1,1 +1,0 @@
-"""This file makes the folder a package, so that `app.main` can be imported."""

@@ -1,0 +1,255 @@
+"""What an owner reads is in their language, says the same, and is at the same code."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pexpect
+import pytest
+import yaml
+from conftest import PAIRS, QUESTIONS, ROOT, Installed, Pair, emit, ok, run
+
+LANGUAGES = list(QUESTIONS["language"]["choices"].values())
+OTHERS = [language for language in LANGUAGES if language != "en"]
+# Comments begin so, in what is neither Python nor HTML.
+COMMENT = re.compile(r"^\s*(#|//|/\*)")
+PROSE = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
+# What looks like a sentence, but is code, a command, or what another program says.
+NO_PROSE = re.compile(
+    r"systemctl|systemd-analyze|apt |certbot |git |pip |uv |sudo |python3 |curl |nft |"
+    r"No space left|does NOT match|allow \(incoming\)|hook input|/etc/nginx"
+)
+
+
+def texts(language: str) -> dict:
+    return yaml.safe_load((ROOT / f"texts/{language}.yml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=OTHERS)
+def language(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def translated(release: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Gives the project of a pair in a language. Not to be changed by a test."""
+    made = {}
+
+    def make(pair: Pair, language: str) -> Path:
+        if (pair, language) not in made:
+            path = tmp_path_factory.mktemp(f"{pair}-{language}") / "my-app"
+            answers = pair._asdict() | {"language": language}
+            data = [f"--data={name}={value}" for name, value in answers.items()]
+            made[pair, language] = emit(release, path, *data)
+        return made[pair, language]
+
+    return make
+
+
+def files(project: Path) -> dict[str, str]:
+    """The texts of a project, by name, but for what pip reads alone."""
+    return {
+        path.relative_to(project).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(project.rglob("*"))
+        if path.is_file() and path.suffix not in (".lock", ".svg", ".pyc")
+    }
+
+
+@pytest.fixture
+def both(pair: Pair, project: Path, translated, language: str) -> list[tuple[str, str, str]]:
+    """Each file's name, and its text in English and in the language."""
+    english, other = files(project), files(translated(pair, language))
+    assert english.keys() == other.keys()
+    return [(name, text, other[name]) for name, text in english.items()]
+
+
+def test_every_language_has_the_same_prompts(language):
+    english, own = texts("en"), texts(language)
+    for part in ("questions", "refusals"):
+        assert own[part].keys() == english[part].keys()
+    frameworks = QUESTIONS["frameworks"]["default"].values()
+    rows = [*frameworks, *(row for each in frameworks for row in each["servers"].values())]
+    assert own["labels"].keys() == {row["label"] for row in rows}
+
+
+def test_each_sentence_is_used(release, tmp_path, language):
+    """One that is not has been changed in English since."""
+    messages = (ROOT / "copier.yml").read_text(encoding="utf-8")
+    spoken = [re.sub(r"(?m)^ +", "", messages)]
+    for pair in PAIRS:
+        data = [f"--data={name}={value}" for name, value in pair._asdict().items()]
+        framework = QUESTIONS["frameworks"]["default"][pair.framework]["title"]
+        for text in files(emit(release, tmp_path / str(pair), *data)).values():
+            named = text.replace("my-app", "@slug@").replace("example.com", "@domain@")
+            titled = named.replace(framework, "@framework@").replace(
+                pair.facts["title"], "@server@"
+            )
+            spoken += [text, named, titled]
+    everything = "\n".join(spoken)
+    unused = [
+        each["en"] for each in texts(language)["sentences"] if each["en"] not in everything
+    ]
+    assert not unused, "\n".join(unused)
+
+
+def is_python(name: str) -> bool:
+    return name.endswith(".py") or name in ("deploy/release", "deploy/doctor")
+
+
+def prose(name: str, text: str) -> set[str]:
+    """The lines of a file that hold a sentence for people."""
+    if is_python(name):
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        spoken = (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1))
+        text = "\n".join(token.string for token in tokens if token.type in spoken)
+    elif name.endswith(".css"):
+        text = "\n".join(re.findall(r"(?s)/\*.*?\*/", text))
+    elif name.endswith(".md"):
+        text = re.sub(r"(?ms)^```\w+\n.*?^```$|`[^`\n]+`", "", text)
+    elif name.endswith(".html"):
+        text = re.sub(r"(?s){[{%].*?[%}]}|<(?!nav|html)[^>]*>", "", text)
+    else:
+        text = "\n".join(re.findall(r"(?m)(?:^|\s)(?:#|//).*|^Description=.*", text))
+    return {
+        line for line in text.splitlines() if PROSE.search(line) and not NO_PROSE.search(line)
+    }
+
+
+def test_no_english_sentence_is_left(both):
+    left = {name: prose(name, own) & prose(name, text) for name, text, own in both}
+    assert {name: lines for name, lines in left.items() if lines} == {}
+
+
+def test_prose_is_seen(both):
+    """What the test above looks for is in English files."""
+    seen = {name for name, english, _ in both if prose(name, english)}
+    assert seen >= {
+        "README.md",
+        "deploy/release",
+        "deploy/doctor",
+        "app/routes.py",
+        "app/config.py",
+    }
+
+
+def code(name: str, text: str) -> str:
+    """What a machine sees of a file."""
+    if is_python(name):
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                node.value = ""
+        return ast.dump(tree)
+    if name.endswith(".html"):
+        text = re.sub(r"{%.*?%}|{{.*?}}", "", text)
+        return " ".join(re.findall(r"<[/!\w]+|\b(?:href|class|id|name|method)=", text))
+    if name.endswith(".css"):
+        return re.sub(r"/\*.*?\*/", "", text)
+    lines = (line for line in text.splitlines() if not COMMENT.match(line))
+    return "\n".join(re.sub(r"\s+#.*|^Description=.*", "", line) for line in lines)
+
+
+def test_code_is_the_same(both):
+    for name, english, own in both:
+        if not name.endswith((".md", ".yml")):
+            assert code(name, own) == code(name, english), name
+
+
+def skeleton(markdown: str) -> list:
+    """What is the same in every language: levels, commands, shapes of tables, links."""
+    fences = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", markdown)
+    commands = [block for kind, block in fences if kind not in ("", "text")]
+    columns = [
+        re.findall(r"(?m)^ *\S+", block) for kind, block in fences if kind in ("", "text")
+    ]
+    prose = re.sub(r"(?ms)^```.*?^```$", "", markdown)
+    tables = re.findall(r"(?m)^\|.*\|$", prose)
+    rows = [(row.count(" | "), re.findall(r"`[^`]+`", row)) for row in tables]
+    levels = re.findall(r"(?m)^#+(?= )", prose)
+    bullets = len(re.findall(r"(?m)^- ", prose))
+    words = sorted(re.sub(r"\s+", " ", span) for span in re.findall(r"`[^`]+`", prose))
+    links = len(re.findall(r"\]\(|<http", prose))
+    return [levels, commands, columns, rows, bullets, words, links]
+
+
+def test_readme_says_the_same(both):
+    [(english, own)] = [(english, own) for name, english, own in both if name == "README.md"]
+    assert skeleton(own) == skeleton(english)
+
+
+def test_readme_of_the_template_says_the_same():
+    """README.zh-CN.md beside README.md."""
+    english, own = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
+    )
+    assert skeleton(own) == skeleton(english)
+
+
+def test_tests_pass_in_every_language(pair, installed: Installed, translated, language):
+    project = translated(pair, language)
+    python = installed.path / ".venv/bin/python"
+    done = run(python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project)
+    assert re.search(r"\d+ passed", done.stdout), done.stdout
+    assert done.returncode == 0, done.stdout
+
+
+def test_ruff_has_nothing_to_say_in_any_language(pair, translated, language):
+    project = translated(pair, language)
+    everything = ("--isolated", "--no-cache", ".", "deploy/release", "deploy/doctor")
+    ok("ruff", "check", "--extend-select=B,I,UP", *everything, cwd=project)
+    ok("ruff", "format", "--check", "--diff", *everything, cwd=project)
+
+
+def test_page_names_its_language(pair, project, translated, language):
+    for path in ("app/templates/base.html", "deploy/nginx/my-app/down.html"):
+        assert '<html lang="en">' in (project / path).read_text()
+        own = (translated(pair, language) / path).read_text(encoding="utf-8")
+        assert re.search(rf'<html lang="{language}\b', own)
+
+
+def test_prompt_goes_on_in_the_chosen_language(release, tmp_path):
+    """One down from English, and Enter from there on."""
+    child = pexpect.spawn(
+        "copier",
+        ["copy", str(release), str(tmp_path / "project")],
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(50, 400),
+    )
+    chosen = texts(LANGUAGES[1])
+    child.expect_exact(QUESTIONS["language"]["help"])
+    child.send("\x1b[B\r")
+    for question in chosen["questions"].values():
+        child.expect_exact(question)
+        child.send("\r")
+    child.expect("copier|git init")
+    child.expect(pexpect.EOF)
+    assert child.wait() == 0
+    answers = yaml.safe_load((tmp_path / "project/.copier-answers.yml").read_text())
+    assert answers["language"] == LANGUAGES[1]
+    assert not PROSE.search(re.sub(r"(?m)^.*(git|pip|flask) .*$", "", child.before))
+
+
+def test_bad_answer_is_refused_in_the_language(release, tmp_path, language):
+    done = run(
+        *("copier", "copy", "--defaults", f"--data=language={language}", "--data=domain=a:1"),
+        *(release, tmp_path / "project"),
+    )
+    assert done.returncode != 0
+    assert texts(language)["refusals"]["domain"] in done.stdout
+
+
+def test_switch_of_language_and_back_is_a_fresh_project(
+    release, tmp_path, project, pair, language
+):
+    """An update of an untouched project, which goes through without a conflict."""
+    path = tmp_path / "my-app"
+    emit(release, path, *(f"--data={name}={value}" for name, value in pair._asdict().items()))
+    ok("git", "init", "--quiet", cwd=path)
+    for chosen in (language, "en"):
+        ok("git", "add", "--all", cwd=path)
+        ok("git", "commit", "--quiet", "--message=Work", cwd=path)
+        ok("copier", "update", "--defaults", f"--data=language={chosen}", cwd=path)
+    ok("diff", "-r", "--exclude=.git", path, project)
