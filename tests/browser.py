@@ -1,0 +1,126 @@
+"""Debian's Chromium, steered by Playwright, and what axe-core and Lighthouse say of a page."""
+
+import fcntl
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from axe_playwright_python.sync_playwright import Axe
+from conftest import ok, tool
+from machine import CACHE
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
+
+SITE = "https://example.com"
+# npm's lighthouse, to the last version: a newer one may weigh its scores anew.
+LIGHTHOUSE = "13.5.0"
+# What the focused element is called, more or less as a screen reader says it.
+FOCUSED = """(() => {
+    const it = document.activeElement;
+    const label = it.ariaLabel || it.labels?.[0]?.textContent || it.placeholder;
+    return (label || it.textContent).trim();
+})()"""
+
+
+def chromium() -> str:
+    """The path of Chromium."""
+    return tool("chromium", "chromium")
+
+
+def options(port: int) -> list[str]:
+    """Options of Chromium for which example.com is a port of this machine, and all there is."""
+    rules = f"MAP example.com:443 127.0.0.1:{port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    return ["--no-sandbox", f"--host-resolver-rules={rules}"]
+
+
+def open_browser(playwright: Playwright, port: int) -> Browser:
+    return playwright.chromium.launch(executable_path=chromium(), args=options(port))
+
+
+class Visit:
+    """A page in a browser that notes what goes wrong and which hosts are asked."""
+
+    def __init__(self, browser: Browser, scheme: str = "light") -> None:
+        context = browser.new_context(color_scheme=scheme, ignore_https_errors=True)
+        self.page: Page = context.new_page()
+        self.errors: list[str] = []
+        self.hosts: set[str] = set()
+        self.failing = ""
+        self.page.on("console", self.note)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
+
+    def note(self, message: ConsoleMessage) -> None:
+        # The console also shows that the page itself was answered with an error.
+        known = message.location["url"] == self.failing
+        if message.type in ("error", "warning") and not known:
+            self.errors.append(f"{message.text} ({message.location['url']})")
+
+    def open(self, address: str, status: int = 200) -> None:
+        self.failing = address if status >= 400 else ""
+        answer = self.page.goto(address)
+        assert answer.status == status
+
+    def tab_to(self, name: str) -> None:
+        """Press Tab until the element of that name has the focus, and shows that it has."""
+        seen = []
+        while name not in seen:
+            assert len(seen) < 30, seen
+            self.page.keyboard.press("Tab")
+            seen.append(self.page.evaluate(FOCUSED))
+        outline = self.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", name
+
+    def faults(self, known: set[str] = frozenset()) -> list[str]:
+        """What is wrong, by the console, the hosts that were asked and axe-core; [] if nothing.
+
+        known: rules of axe-core that may be broken here.
+        """
+        foreign = self.hosts - {urlsplit(self.page.url).hostname, None}  # None: of data:
+        response = Axe().run(self.page).response
+        assert response["passes"]
+        broken = [
+            f"{rule['id']}: {node['failureSummary']} {node['html']}"
+            for rule in response["violations"]
+            for node in rule["nodes"]
+            if rule["id"] not in known
+        ]
+        return self.errors + sorted(foreign) + broken
+
+    def close(self) -> None:
+        self.page.context.close()
+
+
+def lighthouse() -> Path:
+    """The path of Lighthouse's script, fetched now or found from an earlier run."""
+    folder = CACHE / f"lighthouse-{LIGHTHOUSE}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lighthouse.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process fetches it, the others wait
+        # fmt: off
+        if not (folder / "complete").exists():
+            ok(
+                "npm", "install", f"--prefix={folder}", "--ignore-scripts",
+                "--no-audit", "--no-fund", f"lighthouse@{LIGHTHOUSE}",
+            )
+            (folder / "complete").touch()
+        # fmt: on
+    return folder / "node_modules/lighthouse/cli/index.js"
+
+
+def lighthouse_scores(address: str, port: int, folder: Path) -> dict[str, float]:
+    """What Lighthouse gives a page in each category, at most 100, as on a slow telephone."""
+    quoted = [re.sub("=(.+)", r"='\1'", option) for option in options(port)]
+    flags = " ".join(["--headless", "--ignore-certificate-errors", *quoted])
+    report = folder / "lighthouse.json"
+    # fmt: off
+    ok(
+        "node", lighthouse(), address, "--quiet", "--output=json",
+        f"--output-path={report}", "--only-categories=performance,accessibility,best-practices,seo",
+        f"--chrome-flags={flags}", "--no-enable-error-reporting",
+        env=os.environ | {"CHROME_PATH": chromium()},
+    )
+    # fmt: on
+    categories = json.loads(report.read_text())["categories"]
+    return {name: category["score"] * 100 for name, category in categories.items()}
