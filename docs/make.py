@@ -1,0 +1,306 @@
+"""Make the pictures of README.md again, each from a real run of this working tree.
+
+    .venv/bin/python docs/make.py
+
+In a real terminal, a project is emitted by the command that README.md shows, with Enter at
+each question, and run by the commands that Copier then prints: start.svg. Its own server
+shows its first page to Chromium, in production mode, as visitors see it, but with Inter as
+the system's font: home-*.png and phone-*.png. sources.json keeps the checksums of what the
+page is made from, so that the tests can say when the pictures are old.
+
+Port 8000 must be free. On Debian: apt-get install chromium curl fonts-inter git systemd
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pexpect
+import pyte
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from playwright.sync_api import Browser, sync_playwright
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent / "tests"))
+
+from conftest import ROOT, free_port, isolate, make_release, ok
+from test_serve import serving, wait_for_port
+
+TOOLS = {
+    "chromium": "chromium",
+    "curl": "curl",
+    "fc-list": "fontconfig",
+    "git": "git",
+    "systemd-socket-activate": "systemd",
+}
+COLUMNS, ROWS = 88, 500  # so many rows that nothing scrolls away
+ASKS = "🎤"  # stands before each question of Copier
+CURL = "curl 'http://127.0.0.1:8000/items/42?q=tea'"
+# Where the page is seen, and how many pixels wide and high that is.
+SCREENS = {"home": (840, 640), "phone": (390, 760)}
+SCHEMES = {"light": "#d1d9e0", "dark": "#3d444d"}  # with a colour for the frame
+# Inter, in place of Debian's system font, is close to what most visitors have.
+FONTS = """<fontconfig>
+<include>/etc/fonts/fonts.conf</include>
+<match>
+<test name="family"><string>DejaVu Sans</string></test>
+<edit name="family" mode="assign" binding="strong"><string>Inter</string></edit>
+</match>
+</fontconfig>
+"""
+# What the first page shows is in these.
+PAGE = [
+    "app/templates/base.html",
+    "app/templates/home.html",
+    "app/static/style.css",
+    "app/static/favicon.svg",
+]
+
+
+# The recording.
+
+
+class Span(NamedTuple):
+    """Characters of a line that look alike. style: classes in start.svg.jinja."""
+
+    text: str
+    style: str
+
+
+Line = list[Span]
+# What the colours of the terminal are for: the shell's prompt, and answers to Copier.
+STYLES = {"cyan": "prompt", "ffaf00": "answer"}
+ELLIPSIS = [Span("…", "faint")]
+
+
+class Terminal:
+    """A shell at a terminal, and what is on its screen."""
+
+    def __init__(self, folder: Path) -> None:
+        self.screen = pyte.Screen(COLUMNS, ROWS)
+        self.stream = pyte.Stream(self.screen)
+        # What is typed is bold, and a command's second line is indented.
+        prompts = r"PS1='\[\e[36m\]$\[\e[0m\] \[\e[1m\]' PS2='  ' PS0='\e[0m'"
+        self.shell = pexpect.spawn(
+            "env",
+            ["TERM=xterm-256color", "LC_ALL=C.UTF-8", "bash", "--noprofile", "--norc"],
+            cwd=str(folder),
+            encoding="utf-8",
+            dimensions=(ROWS, COLUMNS),
+        )
+        # Copier asks the terminal where its cursor is.
+        self.screen.write_process_input = self.shell.send
+        self.shell.sendline(f"{prompts}; clear")
+        self.read_until(lambda: self.screen.cursor.y == 0 and self.at_prompt())
+
+    def read_until(self, done, seconds: float = 300) -> None:
+        """Show what comes, until `done`."""
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                sys.exit("This is where it stopped:\n" + "\n".join(self.text()))
+            with contextlib.suppress(pexpect.TIMEOUT):
+                self.stream.feed(self.shell.read_nonblocking(65536, timeout=0.2))
+
+    def close(self) -> None:
+        """End what runs, and the shell."""
+        self.shell.sendintr()
+        self.shell.sendline("exit")
+        self.shell.expect(pexpect.EOF)
+
+    def text(self) -> list[str]:
+        """The lines down to the cursor's."""
+        lines = self.screen.display[: self.screen.cursor.y + 1]
+        return [line.rstrip() for line in lines]
+
+    def at_prompt(self) -> bool:
+        """Does the shell wait for a command?"""
+        return self.text()[-1].removeprefix("(.venv) ") == "$"
+
+    def type(self, command: str, until: str = "") -> list[Line]:
+        """Type a command, Enter at each question of Copier, and give what is on the screen.
+
+        until: what it says when it is ready, where it does not end by itself.
+        """
+        first, answered = self.screen.cursor.y, 0
+
+        def done() -> bool:
+            nonlocal answered
+            below = self.text()[first:]
+            if sum(ASKS in line for line in below) > answered:
+                answered += 1
+                self.shell.send("\r")
+            if until:
+                return any(until in line for line in below[1:])
+            return len(below) > 1 and self.at_prompt()
+
+        self.shell.send(command.replace("\n", "\r") + "\r")
+        self.read_until(done)
+        last = self.screen.cursor.y
+        return [self.line(row) for row in range(first, last)]
+
+    def line(self, row: int) -> Line:
+        """A row of the screen, without the blanks at its end."""
+        spans: Line = []
+        cells = [self.screen.buffer[row][column] for column in range(COLUMNS)]
+        while cells and cells[-1].data == " ":
+            cells.pop()
+        for cell in cells:
+            style = f"{'bold' if cell.bold else ''} {STYLES.get(cell.fg, '')}".strip()
+            if spans and (spans[-1].style == style or cell.data == " "):
+                spans[-1] = Span(spans[-1].text + cell.data, spans[-1].style)
+            else:
+                spans.append(Span(cell.data, style))
+        return spans
+
+
+def plain(line: Line) -> str:
+    """The text of a line."""
+    return "".join(span.text for span in line)
+
+
+def find(lines: list[Line], text: str) -> int:
+    """The number of the first line that has the text."""
+    return next(number for number, line in enumerate(lines) if text in plain(line))
+
+
+def answer(terminal: Terminal, command: str) -> list[Line]:
+    """Copier's questions, what Enter answers, and its message."""
+    lines = terminal.type(command)
+    typed = 1 + command.count("\n")
+    # Between command and question, pip may warn of settings that this machine alone has.
+    asked = find(lines, ASKS)
+    # The list of files begins with any: that is up to the file system.
+    listed, ready = find(lines, "Copying from template"), find(lines, " is ready")
+    questions, message = lines[asked : listed - 1], lines[ready - 1 : -1]
+    return [*lines[:typed], *questions, ELLIPSIS, *message]
+
+
+def commands_of(message: list[Line]) -> list[str]:
+    """What Copier's message tells to run; the last of it starts the server."""
+    block = [plain(line).strip() for line in message[find(message, "See it run:") + 2 :]]
+    return block[: block.index("")]
+
+
+def start_command() -> str:
+    """The command of README.md that emits a project."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return readme.split("\n## Start a project\n")[1].split("\n```sh\n")[1].split("\n```\n")[0]
+
+
+def record(template: Path) -> list[list[Line]]:
+    """What two terminals show: of the whole way to a site that runs, and of a visit."""
+    # In two lines, as one is wider than the picture.
+    command = start_command().replace(" && .venv/bin/copier", " &&\n.venv/bin/copier")
+    terminal = Terminal(template)
+    lines = answer(terminal, command)
+    *commands, serve = commands_of(lines)
+    for command in commands:
+        typed, *printed = terminal.type(command)
+        lines += [typed, ELLIPSIS] if printed else [typed]
+    typed, *printed = terminal.type(serve, until="CTRL+C")
+    lines += [typed, ELLIPSIS, printed[find(printed, "Running on")]]
+    wait_for_port(8000)
+    visitor = Terminal(template.parent)
+    visit = visitor.type(CURL)
+    for each in (terminal, visitor):
+        each.close()
+    return [lines, visit]
+
+
+def draw(panes: list[list[Line]]) -> str:
+    """The terminals as a picture, light and dark."""
+    environment = Environment(
+        loader=FileSystemLoader(DOCS),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    )
+    return environment.get_template("start.svg.jinja").render(panes=panes)
+
+
+# The pages.
+
+
+def shoot(browser: Browser, address: str, scheme: str, size: tuple[int, int]) -> bytes:
+    """The page on a screen of that size, in a frame with round corners."""
+    width, height = size
+    page = browser.new_page(
+        color_scheme=scheme,
+        device_scale_factor=2,
+        viewport={"width": width, "height": height},
+    )
+    page.goto(address, wait_until="networkidle")
+    picture = base64.b64encode(page.screenshot()).decode()
+    page.set_content(
+        f'<body style="margin: 0"><div style="border-radius: 12px; height: {height}px;'
+        f" background: url(data:image/png;base64,{picture}) 0 0 / {width}px;"
+        f' box-shadow: inset 0 0 0 1px {SCHEMES[scheme]}">'
+    )
+    framed = page.screenshot(omit_background=True)
+    page.close()
+    return framed
+
+
+def photograph(project: Path, folder: Path) -> dict[str, bytes]:
+    """The first page on each screen, by the names of the files."""
+    port = free_port()
+    fonts = folder / "fonts.conf"
+    fonts.write_text(FONTS)
+    with (
+        serving(project, f"127.0.0.1:{port}", folder / "log", WEB_CONCURRENCY="1"),
+        sync_playwright() as playwright,
+        playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox"],
+            env=os.environ | {"FONTCONFIG_FILE": str(fonts)},
+        ) as browser,
+    ):
+        return {
+            f"{name}-{scheme}.png": shoot(browser, f"http://127.0.0.1:{port}", scheme, size)
+            for name, size in SCREENS.items()
+            for scheme in SCHEMES
+        }
+
+
+def checksums(project: Path) -> dict[str, str]:
+    """What the first page is made from, with SHA-256."""
+    return {name: hashlib.sha256((project / name).read_bytes()).hexdigest() for name in PAGE}
+
+
+def main() -> None:
+    for command, package in TOOLS.items():
+        if not shutil.which(command):
+            sys.exit(f"Needs {command}: apt-get install {package}")
+    if not ok("fc-list", "Inter"):
+        sys.exit("Needs the font Inter: apt-get install fonts-inter")
+    with socket.socket() as sock:
+        if sock.connect_ex(("127.0.0.1", 8000)) == 0:
+            sys.exit("Port 8000 is taken: end what listens there")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder) / "settings"
+        settings.mkdir()
+        isolate(settings)
+        panes = record(make_release(Path(folder) / "copier-pyweb"))
+        project = Path(folder) / "my-app"
+        pictures = photograph(project, settings)
+        sources = checksums(project)
+    (DOCS / "start.svg").write_text(draw(panes), encoding="utf-8")
+    for name, picture in pictures.items():
+        (DOCS / name).write_bytes(picture)
+    (DOCS / "sources.json").write_text(json.dumps(sources, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
