@@ -17,7 +17,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 BENCH = Path(__file__).resolve().parent
-README = BENCH.parent / "README.md"
+READMES = [BENCH.parent / name for name in ("README.md", "README.zh-CN.md")]
 TITLES = {
     "flask-gunicorn": "Flask on Gunicorn",
     "flask-waitress": "Flask on Waitress",
@@ -195,7 +195,8 @@ def main() -> None:
     long_report = f"{measured_on(results)}\n\n{details(results)}"
     print(short_report, long_report, sep="\n\n")
     if options.write:
-        replace_part(README, short_report)
+        for readme in READMES:
+            replace_part(readme, short_report)
         replace_part(BENCH / "README.md", long_report)
         (BENCH / "results.svg").write_text(plot(results))
     if misses := missed(results):
