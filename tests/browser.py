@@ -31,7 +31,8 @@ def chromium() -> str:
 def options(port: int) -> list[str]:
     """Options of Chromium for which example.com is a port of this machine, and all there is."""
     rules = f"MAP example.com:443 127.0.0.1:{port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    return ["--no-sandbox", f"--host-resolver-rules={rules}"]
+    # A container has little /dev/shm, and no sandbox for root.
+    return ["--no-sandbox", "--disable-dev-shm-usage", f"--host-resolver-rules={rules}"]
 
 
 def open_browser(playwright: Playwright, port: int) -> Browser:
