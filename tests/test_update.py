@@ -287,7 +287,7 @@ def test_own_file_meets_a_new_one_of_that_name(tmp_path):
     """A release brings a file that the owner has already: a conflict shows both."""
     template = tmp_path / "template"
     ok("git", "init", "--quiet", template)
-    put_template(template, "v1.0.0", lambda files: (files / "pytest.ini").unlink())
+    put_template(template, "v1.0.0", lambda at: (at / "template/pytest.ini.jinja").unlink())
     put_template(template, "v2.0.0")
     project = start(template, tmp_path / "my-app", PAIRS[0], "v1.0.0")
     (project / "pytest.ini").write_text("[pytest]\naddopts = --quiet\n")
@@ -496,7 +496,7 @@ def test_release_that_cannot_be_rendered_can_be_taken_back(tmp_path):
     put_template(
         template,
         "v2.0.0",
-        lambda files: append(files / ".env.example.jinja", "{{ nonsense }}\n"),
+        lambda at: append(at / "template/.env.example.jinja", "{{ nonsense }}\n"),
     )
     project = start(template, tmp_path / "my-app", PAIRS[0], "v1.0.0")
     before = contents(project)
