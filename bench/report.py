@@ -14,16 +14,16 @@ import statistics
 import sys
 from pathlib import Path
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 BENCH = Path(__file__).resolve().parent
 READMES = [BENCH.parent / name for name in ("README.md", "README.zh-CN.md")]
+QUESTIONS = yaml.safe_load((BENCH.parent / "copier.yml").read_text(encoding="utf-8"))
 TITLES = {
-    "flask-gunicorn": "Flask on Gunicorn",
-    "flask-waitress": "Flask on Waitress",
-    "flask-uwsgi": "Flask on uWSGI",
-    "fastapi-uvicorn": "FastAPI on Uvicorn",
-    "fastapi-gunicorn": "FastAPI on Gunicorn",
+    f"{framework}-{server}": f"{facts['title']} on {row['title']}"
+    for framework, facts in QUESTIONS["frameworks"]["default"].items()
+    for server, row in facts["servers"].items()
 }
 CASES = {
     "json": "JSON",
