@@ -106,6 +106,13 @@ def start(history: Path, path: Path, pair: Pair, tag: str) -> Path:
     return commit(path)
 
 
+def skip_where_new(pair: Pair, tag: str, history: Path) -> None:
+    """Skip the test of a pair that a release did not offer yet."""
+    questions = yaml.safe_load(ok("git", "show", f"{tag}:copier.yml", cwd=history))
+    if pair.server not in questions["frameworks"]["default"][pair.framework]["servers"]:
+        pytest.skip(f"{pair} is newer than {tag}")
+
+
 def commit(project: Path) -> Path:
     ok("git", "add", "--all", cwd=project)
     ok("git", "commit", "--quiet", "--message=Work", cwd=project)
@@ -196,6 +203,7 @@ def test_older_release_differs_in_every_file(pair, history, fresh, tmp_path):
 
 @pytest.mark.parametrize("tag", RELEASES)
 def test_untouched_project_becomes_a_fresh_one(pair, tag, history, fresh, tmp_path):
+    skip_where_new(pair, tag, history)
     project = start(history, tmp_path, pair, tag)
     update(project)
     assert_same(project, fresh(pair))
@@ -203,8 +211,9 @@ def test_untouched_project_becomes_a_fresh_one(pair, tag, history, fresh, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tag", RELEASES)
-def test_edited_project_keeps_every_line(pair, tag, owned, fresh, installed, tmp_path):
+def test_edited_project_keeps_every_line(pair, tag, history, owned, fresh, installed, tmp_path):
     """After a year of work on both sides: no conflict, all lines there, and it works."""
+    skip_where_new(pair, tag, history)
     untouched, year = owned(pair, tag)
     project = shutil.copytree(year, tmp_path / "my-app")
     update(project)
