@@ -73,11 +73,8 @@ class Visit:
         outline = self.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none", name
 
-    def faults(self, known: set[str] = frozenset()) -> list[str]:
-        """What is wrong, by the console, the hosts that were asked and axe-core; [] if nothing.
-
-        known: rules of axe-core that may be broken here.
-        """
+    def faults(self) -> list[str]:
+        """What is wrong, by the console, the hosts that were asked and axe-core; [] if nothing."""
         foreign = self.hosts - {urlsplit(self.page.url).hostname, None}  # None: of data:
         response = Axe().run(self.page).response
         assert response["passes"]
@@ -85,7 +82,6 @@ class Visit:
             f"{rule['id']}: {node['failureSummary']} {node['html']}"
             for rule in response["violations"]
             for node in rule["nodes"]
-            if rule["id"] not in known
         ]
         return self.errors + sorted(foreign) + broken
 

@@ -394,7 +394,7 @@ def test_crash_keeps_details_to_itself(asks):
     page = asks.get("/crash", headers={"Connection": "close"})
     assert page.status_code == 500
     assert is_html(page)
-    assert "Something broke on our side." in page.text
+    assert "<h1>Something broke</h1>" in page.text
     assert "ZeroDivisionError" not in page.text
     assert asks.get("/healthz").status_code == 200
 
@@ -404,14 +404,12 @@ def test_docs_come_from_this_host_alone(asks, pair):
     if pair.framework == "flask":
         assert page.status_code == 404
         return
-    addresses = re.findall(r"""(?:href|src)=["']([^"']+)|url: ["']([^"']+)""", page.text)
-    addresses = {first or second for first, second in addresses}
-    assert "/openapi.json" in addresses
-    assert len(addresses) >= 4
-    for address in addresses:
+    addresses = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(addresses) == 6
+    for address in [*addresses, "/openapi.json"]:
         assert address.startswith("/")
         assert asks.get(address).status_code == 200
-    assert "http" not in re.sub(r"<script>.*", "", page.text, flags=re.DOTALL)
+    assert "http" not in page.text
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000, 3_000_000])
@@ -475,10 +473,9 @@ def test_headers_protect_every_answer(site):
 def test_content_security_policy_lets_nothing_in(site, pair):
     policy = site.client.get("/").headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
-    for path in ("/static/style.css", "/nowhere", "/hello/", "/docs/x"):
+    for path in ("/static/style.css", "/nowhere", "/hello/", "/docs"):
         assert site.client.get(path).headers["Content-Security-Policy"] == policy
-    docs = site.client.get("/docs").headers["Content-Security-Policy"]
-    assert ("'unsafe-inline'" in docs) == (pair.framework == "fastapi")
+    assert "unsafe" not in policy
 
 
 def test_app_may_send_a_policy_of_its_own(site):
