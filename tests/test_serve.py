@@ -470,7 +470,7 @@ def test_headers_protect_every_answer(site):
         assert headers["Server"] == "nginx", path
 
 
-def test_content_security_policy_lets_nothing_in(site, pair):
+def test_content_security_policy_lets_nothing_in(site):
     policy = site.client.get("/").headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
     for path in ("/static/style.css", "/nowhere", "/hello/", "/docs"):
