@@ -113,9 +113,6 @@ class Online:
     def load(self, pair: Pair, *options: str) -> "Load":
         return Load(self, pair, *options)
 
-    def main_pid(self, pair: Pair) -> int:
-        return int(self.machine.ok(f"systemctl show -P MainPID {pair}"))
-
 
 class Load:
     """A steady load while the block runs; `sent` and `failed` tell of it behind."""
