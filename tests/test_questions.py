@@ -2,11 +2,14 @@
 
 import ast
 import re
+import shlex
+from types import SimpleNamespace
 
 import pexpect
 import pytest
 import yaml
 from conftest import PAIRS, QUESTIONS, ROOT, emit, ok, run
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 # https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
 QUESTION_KEYS = {
@@ -145,6 +148,8 @@ GOOD_NAMES = {
     "#1 - home: *page*": "home-page",
     "nginx": "nginx-site",
     "Default": "default-site",
+    "Con": "con-site",
+    "COM1": "com1-site",
     "Sites 日本": "sites",
     "我的应用": "site-0906bfdb",
     "تطبيقي": "site-",
@@ -292,6 +297,31 @@ def test_computed_answers_are_not_remembered(copie, release):
     result = copie.copy(template_dir=release)
     text = (result.project_dir / ".copier-answers.yml").read_text()
     assert yaml.safe_load(text).keys() == {"_commit", "_src_path", *ASKED}
+
+
+@pytest.mark.parametrize("name", ["_message_after_copy", "_message_after_update"])
+@pytest.mark.parametrize("system", ["linux", "windows"])
+def test_message_has_the_commands_of_the_system(name, system):
+    """A shell of Windows knows no `&&`, and another folder in the venv."""
+    options = QUESTIONS["_envops"] | {"undefined": StrictUndefined}
+    environment = Environment(loader=FileSystemLoader(ROOT), **options)
+    environment.filters["quote"] = shlex.quote
+    facts = QUESTIONS["frameworks"]["default"]["flask"]
+    message = environment.from_string(QUESTIONS[name]).render(
+        _copier_conf=SimpleNamespace(os=system, dst_path="../my-app"),
+        texts=yaml.safe_load((ROOT / "texts/en.yml").read_text()),
+        framework_facts=facts,
+        server_facts=facts["servers"]["gunicorn"],
+        language="en",
+        slug="my-app",
+        domain="",
+        project_name="My App",
+    )
+    activate = {"linux": ". .venv/bin/activate", "windows": r".venv\Scripts\Activate.ps1"}
+    assert [line for line in activate.values() if f"  {line}\n" in message] == [
+        activate[system]
+    ]
+    assert "&&" not in message
 
 
 def test_message_after_copy_names_the_readme_commands(release, tmp_path):

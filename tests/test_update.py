@@ -489,9 +489,10 @@ def test_update_can_be_taken_back_whole(history, tmp_path):
     before = contents(project)
     message = update(project, framework="fastapi", server="uvicorn")
     assert conflicts(project)
-    [command] = re.findall(r"git reset --hard && .+", message)
-    assert command in (project / "README.md").read_text()
-    ok("bash", "-euc", command, cwd=project)
+    commands = re.findall(r"  (git (?:reset|clean) .+)", message)
+    assert commands == ["git reset --hard", "git clean -df"]
+    assert " && ".join(commands) in (project / "README.md").read_text()
+    ok("bash", "-euc", "\n".join(commands), cwd=project)
     assert contents(project) == before
     assert not ok("git", "status", "--porcelain", cwd=project)
 
