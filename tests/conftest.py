@@ -19,6 +19,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+LANGUAGES = list(QUESTIONS["language"]["choices"].values())
+OTHERS = [language for language in LANGUAGES if language != "en"]
 
 
 class Pair(NamedTuple):
@@ -146,7 +148,7 @@ def isolate(folder: Path) -> None:
         "GIT_COMMITTER_EMAIL": "tests@example.com",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-    for name in ("APP_ENV", "SECRET_KEY", "WEB_CONCURRENCY", "VIRTUAL_ENV"):
+    for name in ("APP_ENV", "API_DOCS", "SECRET_KEY", "WEB_CONCURRENCY", "VIRTUAL_ENV"):
         os.environ.pop(name, None)
 
 
@@ -200,6 +202,7 @@ SECTIONS = [
     "Change something",
     "Add a package",
     "What is where",
+    "Keep it in git",
     "Put it online",
     "Ship a change",
     "The same by hand",

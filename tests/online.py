@@ -169,7 +169,8 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     root = folder / "root"
     ok("cp", "--archive", root_file_system(debian, locks), root)
     sites = {str(pair): project for pair, project in projects.items()}
-    sites[CHINESE] = emit_site(PAIRS[0], template, folder / CHINESE, CHINESE, language="zh")
+    chinese = PAIRS[0] if debian == MACHINES[0] else PAIRS[-1]  # a framework on each machine
+    sites[CHINESE] = emit_site(chinese, template, folder / CHINESE, CHINESE, language="zh")
     for name, project in sites.items():
         ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{name}.git")
     machine = Machine(root, [domain(name) for name in sites])
