@@ -18,7 +18,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 BENCH = Path(__file__).resolve().parent
-READMES = [BENCH.parent / name for name in ("README.md", "README.zh-CN.md")]
+READMES = sorted(BENCH.parent.glob("README*.md"))
 QUESTIONS = yaml.safe_load((BENCH.parent / "copier.yml").read_text(encoding="utf-8"))
 TITLES = {
     f"{framework}-{server}": f"{facts['title']} on {row['title']}"
@@ -105,12 +105,20 @@ def short(ratio: float) -> str:
     return f"{ratio:.3f}" if ratio < 0.1 else f"{ratio:.2f}"
 
 
-def summary(results: Results) -> str:
-    """The table of the template's README."""
-    head = ["CPU for a request, tutorials = 1", *(list(CASES.values())[:5])]
+def words_of(readme: Path) -> dict[str, str]:
+    """What the language of a README, whose pictures stand in docs/xx/, says for our words."""
+    language = re.search(r"docs/(\w+)/", readme.read_text(encoding="utf-8"))[1]
+    texts = (BENCH.parent / f"texts/{language}.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(texts)["bench"]
+
+
+def short_report(results: Results, words: dict[str, str]) -> str:
+    """What stands in a README of the template: a table, and how it was measured."""
+    head = ["tutorials = 1", *(f"CPU: {case}" for case in list(CASES.values())[:5])]
     head += ["requests/s that wait", "memory", "start"]
-    rows = [head]
-    again = {f"{name}-tutorial-again": "the same again: noise" for name in ("flask", "fastapi")}
+    rows = [[words.get(word, word) for word in head]]
+    noise = words.get("the same again: noise", "the same again: noise")
+    again = {f"{name}-tutorial-again": noise for name in ("flask", "fastapi")}
     for setup, title in (TITLES | again).items():
         row = [f"{title} ({setup.split('-')[0]})" if setup in again else title]
         row += [short(results.ratio(setup, case, "cpu_us")) for case in list(CASES)[:5]]
@@ -118,7 +126,7 @@ def summary(results: Results) -> str:
         row += [f"{results.ratio(setup, 'memory', 'idle_mb'):.2f}"]
         row += [f"{results.ratio(setup, 'start', 'ms'):.2f}"]
         rows.append(row)
-    return table(rows)
+    return f"{table(rows)}\n\n{measured_on(results, words)}"
 
 
 def details(results: Results) -> str:
@@ -148,12 +156,15 @@ def details(results: Results) -> str:
     return "\n\n".join([*parts, table(rows)])
 
 
-def measured_on(results: Results) -> str:
+def measured_on(results: Results, words: dict[str, str]) -> str:
     """One sentence on the machine and the run."""
-    return (
+    sentence = (
         "Measured {date} on {cores} cores ({cpu}), Linux {kernel}, Python {python},"
         " nginx {nginx}; medians of {rounds} interleaved rounds of {seconds} s."
-    ).format(**results.machine, rounds=results.rounds, seconds=results.seconds)
+    )
+    return words.get(sentence, sentence).format(
+        **results.machine, rounds=results.rounds, seconds=results.seconds
+    )
 
 
 def plot(results: Results) -> str:
@@ -175,12 +186,12 @@ def plot(results: Results) -> str:
 
 def replace_part(path: Path, text: str) -> None:
     """Put `text` between the two marks in a file."""
-    old = path.read_text()
+    old = path.read_text(encoding="utf-8")
     marks = r"(<!-- bench: .*? -->\n).*?(<!-- end of bench -->)"
     new, count = re.subn(marks, lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old, flags=re.DOTALL)
     if count != 1:
         sys.exit(f"{path} has no marks <!-- bench: ... --> and <!-- end of bench -->")
-    path.write_text(new)
+    path.write_text(new, encoding="utf-8")
 
 
 def main() -> None:
@@ -191,12 +202,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     results = Results(options.results)
-    short_report = f"{summary(results)}\n\n{measured_on(results)}"
-    long_report = f"{measured_on(results)}\n\n{details(results)}"
-    print(short_report, long_report, sep="\n\n")
+    long_report = f"{measured_on(results, {})}\n\n{details(results)}"
+    print(short_report(results, {}), long_report, sep="\n\n")
     if options.write:
         for readme in READMES:
-            replace_part(readme, short_report)
+            replace_part(readme, short_report(results, words_of(readme)))
         replace_part(BENCH / "README.md", long_report)
         (BENCH / "results.svg").write_text(plot(results))
     if misses := missed(results):

@@ -1,19 +1,22 @@
-"""Make the pictures of README.md again, each from a real run of this working tree.
+"""Make the pictures of the READMEs again, each from a real run of this working tree.
 
     .venv/bin/python docs/make.py
 
-In a real terminal, a project is emitted by the command that README.md shows, with Enter at
-each question, and run by the commands that Copier then prints: start.svg. Its own server
-shows its first page to Chromium, in production mode, as visitors see it, but with Inter as
-the system's font: home-*.png and phone-*.png. sources.json keeps the checksums of what the
-page is made from, so that the tests can say when the pictures are old.
+Each language has a folder of them. In a real terminal, a project is emitted by the command
+that README.md shows, with Enter at each question behind the first, and run by the commands
+that Copier then prints: start.svg. Its own server shows its first page to Chromium, in
+production mode, as visitors see it, but with Inter as the system's font: home-*.webp and
+phone-*.webp. sources.json keeps the checksums of what the page is made from, so that the
+tests can say when the pictures are old.
 
-Port 8000 must be free. On Debian: apt-get install chromium curl fonts-inter git systemd
+Port 8000 must be free. On Debian:
+apt-get install chromium curl fonts-inter fonts-noto-cjk git systemd
 """
 
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -27,12 +30,13 @@ from typing import NamedTuple
 import pexpect
 import pyte
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
 
-from conftest import ROOT, free_port, isolate, make_release, ok
+from conftest import LANGUAGES, ROOT, free_port, isolate, make_release, ok
 from test_serve import serving, wait_for_port
 
 TOOLS = {
@@ -44,11 +48,13 @@ TOOLS = {
 }
 COLUMNS, ROWS = 88, 500  # so many rows that nothing scrolls away
 ASKS = "🎤"  # stands before each question of Copier
+ENTER, DOWN = "\r", "\x1b[B"  # what the keys send
 CURL = "curl 'http://127.0.0.1:8000/items/42?q=tea'"
 # Where the page is seen, and how many pixels wide and high that is.
 SCREENS = {"home": (840, 640), "phone": (390, 760)}
 SCHEMES = {"light": "#d1d9e0", "dark": "#3d444d"}  # with a colour for the frame
-# Inter, in place of Debian's system font, is close to what most visitors have.
+# What is read with these is close to what most visitors have.
+FAMILIES = {"Inter": "fonts-inter", "Noto Sans CJK SC": "fonts-noto-cjk"}
 FONTS = """<fontconfig>
 <include>/etc/fonts/fonts.conf</include>
 <match>
@@ -126,11 +132,13 @@ class Terminal:
         """Does the shell wait for a command?"""
         return self.text()[-1].removeprefix("(.venv) ") == "$"
 
-    def type(self, command: str, until: str = "") -> list[Line]:
+    def type(self, command: str, until: str = "", language: str = "en") -> list[Line]:
         """Type a command, Enter at each question of Copier, and give what is on the screen.
 
         until: what it says when it is ready, where it does not end by itself.
+        language: what the first question of Copier is answered with.
         """
+        keys = [DOWN * LANGUAGES.index(language) + ENTER]
         first, answered = self.screen.cursor.y, 0
 
         def done() -> bool:
@@ -138,7 +146,7 @@ class Terminal:
             below = self.text()[first:]
             if sum(ASKS in line for line in below) > answered:
                 answered += 1
-                self.shell.send("\r")
+                self.shell.send(keys.pop() if keys else ENTER)
             if until:
                 return any(until in line for line in below[1:])
             return len(below) > 1 and self.at_prompt()
@@ -173,22 +181,23 @@ def find(lines: list[Line], text: str) -> int:
     return next(number for number, line in enumerate(lines) if text in plain(line))
 
 
-def answer(terminal: Terminal, command: str) -> list[Line]:
-    """Copier's questions, what Enter answers, and its message."""
-    lines = terminal.type(command)
+def answer(terminal: Terminal, command: str, language: str) -> list[Line]:
+    """Copier's questions, what the keys answer, and its message."""
+    lines = terminal.type(command, language=language)
     typed = 1 + command.count("\n")
     # Between command and question, pip may warn of settings that this machine alone has.
     asked = find(lines, ASKS)
     # The list of files begins with any: that is up to the file system.
-    listed, ready = find(lines, "Copying from template"), find(lines, " is ready")
-    questions, message = lines[asked : listed - 1], lines[ready - 1 : -1]
+    listed, enter = find(lines, "Copying from template"), find(lines[typed:], "cd ../") + typed
+    questions, message = lines[asked : listed - 1], lines[enter - 3 : -1]
     return [*lines[:typed], *questions, ELLIPSIS, *message]
 
 
 def commands_of(message: list[Line]) -> list[str]:
     """What Copier's message tells to run; the last of it starts the server."""
-    block = [plain(line).strip() for line in message[find(message, "See it run:") + 2 :]]
-    return block[: block.index("")]
+    block = [plain(line).strip() for line in message]
+    first = next(number for number, line in enumerate(block) if line.startswith("cd ../"))
+    return block[first : block.index("", first)]
 
 
 def start_command() -> str:
@@ -197,12 +206,12 @@ def start_command() -> str:
     return readme.split("\n## Start a project\n")[1].split("\n```sh\n")[1].split("\n```\n")[0]
 
 
-def record(template: Path) -> list[list[Line]]:
+def record(template: Path, language: str) -> list[list[Line]]:
     """What two terminals show: of the whole way to a site that runs, and of a visit."""
     # In two lines, as one is wider than the picture.
     command = start_command().replace(" && .venv/bin/copier", " &&\n.venv/bin/copier")
     terminal = Terminal(template)
-    lines = answer(terminal, command)
+    lines = answer(terminal, command, language)
     *commands, serve = commands_of(lines)
     for command in commands:
         typed, *printed = terminal.type(command)
@@ -250,7 +259,9 @@ def shoot(browser: Browser, address: str, scheme: str, size: tuple[int, int]) ->
     )
     framed = page.screenshot(omit_background=True)
     page.close()
-    return framed
+    small = io.BytesIO()  # a third of the PNG
+    Image.open(io.BytesIO(framed)).save(small, "WEBP", lossless=True, method=6)
+    return small.getvalue()
 
 
 def photograph(project: Path, folder: Path) -> dict[str, bytes]:
@@ -268,7 +279,7 @@ def photograph(project: Path, folder: Path) -> dict[str, bytes]:
         ) as browser,
     ):
         return {
-            f"{name}-{scheme}.png": shoot(browser, f"http://127.0.0.1:{port}", scheme, size)
+            f"{name}-{scheme}.webp": shoot(browser, f"http://127.0.0.1:{port}", scheme, size)
             for name, size in SCREENS.items()
             for scheme in SCHEMES
         }
@@ -283,23 +294,30 @@ def main() -> None:
     for command, package in TOOLS.items():
         if not shutil.which(command):
             sys.exit(f"Needs {command}: apt-get install {package}")
-    if not ok("fc-list", "Inter"):
-        sys.exit("Needs the font Inter: apt-get install fonts-inter")
+    for family, package in FAMILIES.items():
+        if not ok("fc-list", family):
+            sys.exit(f"Needs the font {family}: apt-get install {package}")
     with socket.socket() as sock:
         if sock.connect_ex(("127.0.0.1", 8000)) == 0:
             sys.exit("Port 8000 is taken: end what listens there")
+    for language in LANGUAGES:
+        make(language, DOCS / language)
+
+
+def make(language: str, pictures: Path) -> None:
+    """Make the pictures of a language, in their folder."""
+    pictures.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "settings"
         settings.mkdir()
         isolate(settings)
-        panes = record(make_release(Path(folder) / "copier-pyweb"))
+        panes = record(make_release(Path(folder) / "copier-pyweb"), language)
+        (pictures / "start.svg").write_text(draw(panes), encoding="utf-8")
         project = Path(folder) / "my-app"
-        pictures = photograph(project, settings)
-        sources = checksums(project)
-    (DOCS / "start.svg").write_text(draw(panes), encoding="utf-8")
-    for name, picture in pictures.items():
-        (DOCS / name).write_bytes(picture)
-    (DOCS / "sources.json").write_text(json.dumps(sources, indent=2) + "\n")
+        for name, picture in photograph(project, settings).items():
+            (pictures / name).write_bytes(picture)
+        sources = json.dumps(checksums(project), indent=2) + "\n"
+        (pictures / "sources.json").write_text(sources)
 
 
 if __name__ == "__main__":

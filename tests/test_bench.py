@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from conftest import PAIRS, ROOT, ok, run, tool
+from conftest import LANGUAGES, PAIRS, ROOT, ok, run, tool
 
 BENCH = ROOT / "bench"
 
@@ -47,10 +47,10 @@ def test_every_pair_has_targets(report):
 
 def test_readme_and_plot_show_what_was_measured(report):
     results = report.Results(BENCH / "results.json")
-    for name in ("README.md", "README.zh-CN.md"):
-        readme = (ROOT / name).read_text(encoding="utf-8")
-        assert report.summary(results) in readme
-        assert report.measured_on(results) in readme
+    assert len(report.READMES) == len(LANGUAGES)
+    for readme in report.READMES:
+        shown = report.short_report(results, report.words_of(readme))
+        assert shown in readme.read_text(encoding="utf-8")
     assert report.details(results) in (BENCH / "README.md").read_text(encoding="utf-8")
     assert (BENCH / "results.svg").read_text(encoding="utf-8") == report.plot(results)
 

@@ -3,16 +3,27 @@
 import ast
 import io
 import re
+import shutil
 import tokenize
 from pathlib import Path
 
 import pexpect
 import pytest
 import yaml
-from conftest import PAIRS, QUESTIONS, ROOT, Installed, Pair, emit, ok, run
+from conftest import (
+    LANGUAGES,
+    OTHERS,
+    PAIRS,
+    QUESTIONS,
+    ROOT,
+    Installed,
+    Pair,
+    commit,
+    emit,
+    ok,
+    run,
+)
 
-LANGUAGES = list(QUESTIONS["language"]["choices"].values())
-OTHERS = [language for language in LANGUAGES if language != "en"]
 # Comments begin so, in what is neither Python nor HTML.
 COMMENT = re.compile(r"^\s*(#|//|/\*)")
 PROSE = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
@@ -122,6 +133,60 @@ def test_no_english_sentence_is_left(both):
     assert {name: lines for name, lines in left.items() if lines} == {}
 
 
+# Words that are the same everywhere.
+NAMES = {
+    "API",
+    "API ·",
+    "FastAPI",
+    "Flask",
+    "GET",
+    "HEAD",
+    "Lax",
+    "My App",
+    ", Python",
+    "Uvicorn",
+}
+
+
+def phrases(name: str, text: str) -> set[str]:
+    """What pages show and Python code says, down to single words, but for names of things."""
+    if name.endswith(".html"):
+        tags = re.findall(r"(?s){[{%].*?[%}]}", text)
+        text = re.sub(r"(?s){[{%].*?[%}]}", "\n", text)
+        found = [string for tag in tags for string in re.findall('"([^"]+)"', tag)]
+        found += re.findall('(?:aria-label|alt|placeholder|title)="([^"]+)"', text)
+        found += re.sub(r"(?s)<[^>]*>", "\n", text).split("\n")
+    else:
+        constants = [
+            node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)
+        ]
+        found = [node.value for node in constants if isinstance(node.value, str)]
+        found = [string for string in found if " " in string or string[:1].isupper()]
+    found = {string.strip() for string in found if re.search("[A-Za-z]{2}", string)}
+    return {
+        string for string in found - NAMES if not re.fullmatch(r"[\w.-]+[._/][\w./]+", string)
+    }
+
+
+def test_no_english_phrase_is_left_on_a_page(both):
+    """Nor a word: what `prose` passes over."""
+    pages = [
+        each for each in both if re.match(r"(app/.+\.(py|html)|deploy/.+\.html)$", each[0])
+    ]
+    seen = set()
+    for name, text, own in pages:
+        seen |= phrases(name, text)
+        assert phrases(name, text) & phrases(name, own) == set(), name
+    assert seen >= {
+        "Runs on",
+        "Settings",
+        "A form",
+        "Your name",
+        "Not found",
+        "Back in a moment",
+    }
+
+
 def test_prose_is_seen(both):
     """What the test above looks for is in English files."""
     seen = {name for name, english, _ in both if prose(name, english)}
@@ -159,6 +224,8 @@ def test_code_is_the_same(both):
 
 def skeleton(markdown: str) -> list:
     """What is the same in every language: levels, commands, shapes of tables, links."""
+    # A transcript, in the words of the language; tests/test_docs.py looks at it.
+    markdown = re.sub(r"(?s)<details>.*?</details>", "", markdown)
     fences = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", markdown)
     commands = [block for kind, block in fences if kind not in ("", "text")]
     columns = [
@@ -179,12 +246,12 @@ def test_readme_says_the_same(both):
     assert skeleton(own) == skeleton(english)
 
 
-def test_readme_of_the_template_says_the_same():
-    """README.zh-CN.md beside README.md."""
-    english, own = (
-        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
-    )
-    assert skeleton(own) == skeleton(english)
+def test_readmes_of_the_template_say_the_same():
+    """README.zh-CN.md and README.md."""
+    readmes = [path.read_text(encoding="utf-8") for path in ROOT.glob("README*.md")]
+    assert len(readmes) == len(LANGUAGES)
+    for readme in readmes:
+        assert skeleton(readme) == skeleton(readmes[0])
 
 
 def test_tests_pass_in_every_language(pair, installed: Installed, translated, language):
@@ -200,6 +267,30 @@ def test_ruff_has_nothing_to_say_in_any_language(pair, translated, language):
     everything = ("--isolated", "--no-cache", ".", "deploy/release", "deploy/doctor")
     ok("ruff", "check", "--extend-select=B,I,UP", *everything, cwd=project)
     ok("ruff", "format", "--check", "--diff", *everything, cwd=project)
+
+
+def test_style_sheet_has_at_most_2_kb_in_any_language(pair, translated, language):
+    assert (translated(pair, language) / "app/static/style.css").stat().st_size <= 2000
+
+
+def test_a_language_more_is_a_choice_and_two_files(pair, release, translated, tmp_path):
+    """Under another name it is emitted alike: no line of code asks which language it is."""
+    template = Path(shutil.copytree(release, tmp_path / "template"))
+    questions = (template / "copier.yml").read_text(encoding="utf-8")
+    row = f": {OTHERS[0]}\n"
+    assert questions.count(row) == 1
+    questions = questions.replace(row, f"{row}    Another: xx\n")
+    (template / "copier.yml").write_text(questions, encoding="utf-8")
+    for name in ("README.{}.md", "{}.yml"):
+        text = (template / "texts" / name.format(OTHERS[0])).read_text(encoding="utf-8")
+        text = text.replace(f"\n  {OTHERS[0]}: ", "\n  xx: ")
+        (template / "texts" / name.format("xx")).write_text(text, encoding="utf-8")
+    commit(template, "Add a language")
+    ok("git", "tag", "v1.1.0", cwd=template)
+    answers = pair._asdict() | {"language": "xx"}
+    data = [f"--data={name}={value}" for name, value in answers.items()]
+    path = emit(template, tmp_path / "my-app", *data)
+    ok("diff", "-r", "--exclude=.copier-answers.yml", path, translated(pair, OTHERS[0]))
 
 
 def test_page_names_its_language(pair, project, translated, language):
