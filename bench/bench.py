@@ -196,7 +196,7 @@ def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
     projects = {}
     for pair in PAIRS:
         project = folder / str(pair) / "my-app"
-        emit(template, project, *(f"--data={k}={v}" for k, v in pair._asdict().items()))
+        emit(template, project, **pair._asdict())
         with (project / "app/routes.py").open("a") as routes:
             routes.write(WAIT[pair.framework])
         style = (project / "app/static/style.css").read_text()

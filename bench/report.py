@@ -1,7 +1,7 @@
 """Turn results.json into tables, a plot, and the targets that were missed.
 
     .venv/bin/python bench/report.py           # prints them
-    .venv/bin/python bench/report.py --write   # into README.md and bench/
+    .venv/bin/python bench/report.py --write   # into the READMEs and bench/
 
 Figures are medians over the rounds. A ratio is a set-up's median to that of the tutorials'
 set-up of the same framework, from the same run.
@@ -12,6 +12,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -105,28 +106,29 @@ def short(ratio: float) -> str:
     return f"{ratio:.3f}" if ratio < 0.1 else f"{ratio:.2f}"
 
 
-def words_of(readme: Path) -> dict[str, str]:
-    """What the language of a README, whose pictures stand in docs/xx/, says for our words."""
+def language_of(readme: Path) -> Callable[[str], str]:
+    """Puts our words into the language of a README, whose pictures stand in docs/xx/."""
     language = re.search(r"docs/(\w+)/", readme.read_text(encoding="utf-8"))[1]
     texts = (BENCH.parent / f"texts/{language}.yml").read_text(encoding="utf-8")
-    return yaml.safe_load(texts)["bench"]
+    words = yaml.safe_load(texts)["bench"]
+    return lambda word: words.get(word, word)
 
 
-def short_report(results: Results, words: dict[str, str]) -> str:
+def short_report(results: Results, say: Callable[[str], str] = str) -> str:
     """What stands in a README of the template: a table, and how it was measured."""
     head = ["tutorials = 1", *(f"CPU: {case}" for case in list(CASES.values())[:5])]
     head += ["requests/s that wait", "memory", "start"]
-    rows = [[words.get(word, word) for word in head]]
-    noise = words.get("the same again: noise", "the same again: noise")
-    again = {f"{name}-tutorial-again": noise for name in ("flask", "fastapi")}
+    rows = [[say(word) for word in head]]
+    again = {f"{name}-tutorial-again": "the same again: noise" for name in ("flask", "fastapi")}
     for setup, title in (TITLES | again).items():
+        title = say(title).replace(" on ", say(" on "))
         row = [f"{title} ({setup.split('-')[0]})" if setup in again else title]
         row += [short(results.ratio(setup, case, "cpu_us")) for case in list(CASES)[:5]]
         row += [f"{results.ratio(setup, 'wait', 'rps'):.1f} x"]
         row += [f"{results.ratio(setup, 'memory', 'idle_mb'):.2f}"]
         row += [f"{results.ratio(setup, 'start', 'ms'):.2f}"]
         rows.append(row)
-    return f"{table(rows)}\n\n{measured_on(results, words)}"
+    return f"{table(rows)}\n\n{measured_on(results, say)}"
 
 
 def details(results: Results) -> str:
@@ -156,13 +158,13 @@ def details(results: Results) -> str:
     return "\n\n".join([*parts, table(rows)])
 
 
-def measured_on(results: Results, words: dict[str, str]) -> str:
+def measured_on(results: Results, say: Callable[[str], str] = str) -> str:
     """One sentence on the machine and the run."""
     sentence = (
         "Measured {date} on {cores} cores ({cpu}), Linux {kernel}, Python {python},"
         " nginx {nginx}; medians of {rounds} interleaved rounds of {seconds} s."
     )
-    return words.get(sentence, sentence).format(
+    return say(sentence).format(
         **results.machine, rounds=results.rounds, seconds=results.seconds
     )
 
@@ -202,11 +204,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     results = Results(options.results)
-    long_report = f"{measured_on(results, {})}\n\n{details(results)}"
-    print(short_report(results, {}), long_report, sep="\n\n")
+    long_report = f"{measured_on(results)}\n\n{details(results)}"
+    print(short_report(results), long_report, sep="\n\n")
     if options.write:
         for readme in READMES:
-            replace_part(readme, short_report(results, words_of(readme)))
+            replace_part(readme, short_report(results, language_of(readme)))
         replace_part(BENCH / "README.md", long_report)
         (BENCH / "results.svg").write_text(plot(results))
     if misses := missed(results):

@@ -138,7 +138,6 @@ class Terminal:
         until: what it says when it is ready, where it does not end by itself.
         language: what the first question of Copier is answered with.
         """
-        keys = [DOWN * LANGUAGES.index(language) + ENTER]
         first, answered = self.screen.cursor.y, 0
 
         def done() -> bool:
@@ -146,7 +145,8 @@ class Terminal:
             below = self.text()[first:]
             if sum(ASKS in line for line in below) > answered:
                 answered += 1
-                self.shell.send(keys.pop() if keys else ENTER)
+                down = LANGUAGES.index(language) if answered == 1 else 0
+                self.shell.send(down * DOWN + ENTER)
             if until:
                 return any(until in line for line in below[1:])
             return len(below) > 1 and self.at_prompt()

@@ -183,17 +183,24 @@ def release(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_release(tmp_path_factory.mktemp("release"))
 
 
-def emit(release: Path, path: Path, *options: str) -> Path:
-    """Emit a project into `path` as a user does, on the command line without --trust."""
-    ok("copier", "copy", "--quiet", "--defaults", *options, release, path)
+def data(answers: dict[str, str]) -> list[str]:
+    """Answers as options of copier."""
+    return [f"--data={name}={value}" for name, value in answers.items()]
+
+
+def emit(release: Path, path: Path, *options: str, **answers: str) -> Path:
+    """Emit a project into `path` as a user does, on the command line without --trust.
+
+    answers: those that are not the defaults.
+    """
+    ok("copier", "copy", "--quiet", "--defaults", *options, *data(answers), release, path)
     return path
 
 
 @pytest.fixture(scope="session")
 def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of the pair, as it is emitted. Not to be changed by a test."""
-    answers = (f"--data=framework={pair.framework}", f"--data=server={pair.server}")
-    return emit(release, tmp_path_factory.mktemp(str(pair)) / "my-app", *answers)
+    return emit(release, tmp_path_factory.mktemp(str(pair)) / "my-app", **pair._asdict())
 
 
 # The sections of an emitted README. Other languages have them in the same order.

@@ -48,7 +48,7 @@ def emit_site(pair: Pair, release: Path, path: Path, name: str = "", **answers: 
     """
     name = name or str(pair)
     answers |= pair._asdict() | {"project_name": name, "domain": domain(name)}
-    emit(release, path, *(f"--data={name}={value}" for name, value in answers.items()))
+    emit(release, path, **answers)
     router = "pages" if pair.framework == "flask" else "api"
     with (path / "app/routes.py").open("a") as routes:
         routes.write(PROBES[pair.framework].replace("sleep(2)", "sleep(3)"))

@@ -49,7 +49,7 @@ def test_readme_and_plot_show_what_was_measured(report):
     results = report.Results(BENCH / "results.json")
     assert len(report.READMES) == len(LANGUAGES)
     for readme in report.READMES:
-        shown = report.short_report(results, report.words_of(readme))
+        shown = report.short_report(results, report.language_of(readme))
         assert shown in readme.read_text(encoding="utf-8")
     assert report.details(results) in (BENCH / "README.md").read_text(encoding="utf-8")
     assert (BENCH / "results.svg").read_text(encoding="utf-8") == report.plot(results)

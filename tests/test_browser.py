@@ -19,6 +19,9 @@ SCHEMES = ["light", "dark"]
 # What else an owner's API may have, for /docs to show.
 API = """
 
+from fastapi import UploadFile
+
+
 @api.put("/things/{number}")
 async def replace(number: int, item: Item) -> Item:
     return item
@@ -31,6 +34,11 @@ async def change(number: int, item: Item) -> Item:
 
 @api.delete("/things/{number}")
 async def remove(number: int) -> None:
+    pass
+
+
+@api.post("/forms")
+async def forms(upload: UploadFile, tags: Annotated[list[str], Form()], sure: bool = False) -> None:
     pass
 """
 PAPER = "getComputedStyle(document.body).backgroundColor"
@@ -137,9 +145,7 @@ def test_nothing_sticks_out(light, width):
 def test_page_is_sound_in_another_language(
     playwright, pair, release, installed, language, tmp_path
 ):
-    answers = pair._asdict() | {"language": language}
-    data = [f"--data={name}={value}" for name, value in answers.items()]
-    project = emit(release, tmp_path / "my-app", *data)
+    project = emit(release, tmp_path / "my-app", **pair._asdict(), language=language)
     with (
         online(add_probes(pair, project, installed), tmp_path) as site,
         open_browser(playwright, site.port) as browser,
@@ -230,6 +236,7 @@ def test_api_docs_are_sound_with_all_unfolded(pair, visit):
         ("put", "/things/{number}", False),
         ("patch", "/things/{number}", False),
         ("delete", "/things/{number}", False),
+        ("post", "/forms", False),
     ):
         route = page.locator(f"[id$={method}]").filter(has_text=path)
         route.locator(".opblock-summary-control").click()

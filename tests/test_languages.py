@@ -51,9 +51,7 @@ def translated(release: Path, tmp_path_factory: pytest.TempPathFactory):
     def make(pair: Pair, language: str) -> Path:
         if (pair, language) not in made:
             path = tmp_path_factory.mktemp(f"{pair}-{language}") / "my-app"
-            answers = pair._asdict() | {"language": language}
-            data = [f"--data={name}={value}" for name, value in answers.items()]
-            made[pair, language] = emit(release, path, *data)
+            made[pair, language] = emit(release, path, **pair._asdict(), language=language)
         return made[pair, language]
 
     return make
@@ -90,9 +88,8 @@ def test_each_sentence_is_used(release, tmp_path, language):
     messages = (ROOT / "copier.yml").read_text(encoding="utf-8")
     spoken = [re.sub(r"(?m)^ +", "", messages)]
     for pair in PAIRS:
-        data = [f"--data={name}={value}" for name, value in pair._asdict().items()]
         framework = QUESTIONS["frameworks"]["default"][pair.framework]["title"]
-        for text in files(emit(release, tmp_path / str(pair), *data)).values():
+        for text in files(emit(release, tmp_path / str(pair), **pair._asdict())).values():
             named = text.replace("my-app", "@slug@").replace("example.com", "@domain@")
             titled = named.replace(framework, "@framework@").replace(
                 pair.facts["title"], "@server@"
@@ -287,9 +284,7 @@ def test_a_language_more_is_a_choice_and_two_files(pair, release, translated, tm
         (template / "texts" / name.format("xx")).write_text(text, encoding="utf-8")
     commit(template, "Add a language")
     ok("git", "tag", "v1.1.0", cwd=template)
-    answers = pair._asdict() | {"language": "xx"}
-    data = [f"--data={name}={value}" for name, value in answers.items()]
-    path = emit(template, tmp_path / "my-app", *data)
+    path = emit(template, tmp_path / "my-app", **pair._asdict(), language="xx")
     ok("diff", "-r", "--exclude=.copier-answers.yml", path, translated(pair, OTHERS[0]))
 
 
@@ -337,7 +332,7 @@ def test_switch_of_language_and_back_is_a_fresh_project(
 ):
     """An update of an untouched project, which goes through without a conflict."""
     path = tmp_path / "my-app"
-    emit(release, path, *(f"--data={name}={value}" for name, value in pair._asdict().items()))
+    emit(release, path, **pair._asdict())
     ok("git", "init", "--quiet", cwd=path)
     for chosen in (language, "en"):
         ok("git", "add", "--all", cwd=path)

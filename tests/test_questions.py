@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pexpect
 import pytest
 import yaml
-from conftest import PAIRS, QUESTIONS, ROOT, emit, ok, run
+from conftest import PAIRS, QUESTIONS, ROOT, data, emit, ok, run
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 # https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
@@ -109,7 +109,7 @@ def test_unknown_framework_is_refused(release, tmp_path, framework):
     [("flask", "uvicorn"), ("fastapi", "waitress"), ("flask", "apache"), ("fastapi", "")],
 )
 def test_unknown_server_is_refused(release, tmp_path, framework, server):
-    answers = (f"--data=framework={framework}", f"--data=server={server}")
+    answers = data({"framework": framework, "server": server})
     reason = refused(release, tmp_path, *answers)
     offered = [pair.server for pair in PAIRS if pair.framework == framework]
     assert f"{server!r} is not in {offered}" in reason

@@ -24,6 +24,7 @@ from conftest import (
     section,
     shell_blocks,
 )
+from test_tree import home_page
 
 
 def readme(path) -> str:
@@ -104,6 +105,13 @@ def test_first_changes_keep_the_tests_green(own, pair):
     check(own)
 
 
+def test_first_page_says_where_settings_come_from(own):
+    """While one develops; tests/test_browser.py sees it in a browser."""
+    assert "the environment, no .env yet" in home_page(own)
+    (own / ".env").write_text("SECRET_KEY=\n")
+    assert "the environment, .env" in home_page(own)
+
+
 def without(path: Path, words: list[str]) -> None:
     """Take the functions, classes and lines out of a file of Python that have such a word."""
     text = path.read_text()
@@ -125,7 +133,7 @@ def test_example_is_taken_out_as_the_readme_says(own, example):
     """Its functions with what only they need, its template, its link and its tests."""
     template, link, words = {
         "/hello/": ("hello.html", "hello_form", [example]),
-        "/items/": (None, "item_id", [example, "Item(", "json_schema_extra stands"]),
+        "/items/": (None, "item_id", [example, "Item("]),
     }[example]
     without(own / "app/routes.py", words)
     ok("ruff", "check", "--isolated", "--select=F401", "--fix", "app/routes.py", cwd=own)
@@ -139,7 +147,8 @@ def test_example_is_taken_out_as_the_readme_says(own, example):
     home.write_text("".join(line for line in lines if link not in line))
     without(own / "tests/test_app.py", [example])
     check(own)
-    assert example not in "".join(path.read_text() for path in own.glob("app/**/*.*"))
+    left = [path for kind in ("py", "html") for path in own.glob(f"app/**/*.{kind}")]
+    assert example not in "".join(path.read_text() for path in left)
 
 
 def test_keep_it_in_git(project, tmp_path, monkeypatch):

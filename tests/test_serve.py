@@ -76,6 +76,15 @@ async def ignore():
     return {"read": False}
 
 
+@api.get("/refused")
+async def refused():
+    class Refused(Exception):
+        status_code = 401
+        detail = "a detail for the log alone"
+
+    raise Refused
+
+
 @api.get("/slow")
 async def slow():
     import asyncio
@@ -397,6 +406,15 @@ def test_crash_keeps_details_to_itself(asks):
     assert "<h1>Something broke</h1>" in page.text
     assert "ZeroDivisionError" not in page.text
     assert asks.get("/healthz").status_code == 200
+
+
+def test_error_of_a_library_keeps_details_to_itself(asks, pair):
+    """Also where it has attributes like those of an error that is meant for visitors."""
+    if pair.framework == "flask":
+        pytest.skip("has no such attributes")
+    page = asks.get("/refused", headers={"Connection": "close"})
+    assert page.status_code == 500
+    assert "a detail for the log alone" not in page.text
 
 
 def test_docs_come_from_this_host_alone(asks, pair):

@@ -15,7 +15,18 @@ from pathlib import Path
 import pexpect
 import pytest
 import yaml
-from conftest import PAIRS, QUESTIONS, ROOT, Pair, copy_template, emit, ok, run, shell_blocks
+from conftest import (
+    PAIRS,
+    QUESTIONS,
+    ROOT,
+    Pair,
+    copy_template,
+    data,
+    emit,
+    ok,
+    run,
+    shell_blocks,
+)
 from owner import FAVICON, LOGO, append, edit, lock_command, work_for_a_year
 from releases import commits
 from test_serve import client, free_port, serving
@@ -95,13 +106,9 @@ def history(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 ANSWERS = {"project_name": "My App", "domain": "www.example.org"}
 
 
-def options(answers: dict) -> list[str]:
-    return [f"--data={name}={value}" for name, value in answers.items()]
-
-
 def start(history: Path, path: Path, pair: Pair, tag: str) -> Path:
     """A project of the pair by a release, in git, as an owner starts it."""
-    emit(history, path, f"--vcs-ref={tag}", *options(ANSWERS | pair._asdict()))
+    emit(history, path, f"--vcs-ref={tag}", **ANSWERS | pair._asdict())
     ok("git", "init", "--quiet", cwd=path)
     return commit(path)
 
@@ -121,7 +128,7 @@ def commit(project: Path) -> Path:
 
 def update(project: Path, **answers: str) -> str:
     """Update a project with the answers it has, and others; gives what is printed."""
-    return ok("copier", "update", "--defaults", *options(answers), cwd=project)
+    return ok("copier", "update", "--defaults", *data(answers), cwd=project)
 
 
 @pytest.fixture(scope="session")
@@ -600,7 +607,7 @@ TAKEN = [
 @pytest.mark.parametrize("answers", TAKEN, ids=["longest", "scripts", "digits"])
 def test_answers_of_an_earlier_release_stay_valid(tag, answers, history, tmp_path):
     """A validator that grows stricter would put the default in their place, unasked."""
-    project = emit(history, tmp_path, f"--vcs-ref={tag}", *options(answers))
+    project = emit(history, tmp_path, f"--vcs-ref={tag}", **answers)
     ok("git", "init", "--quiet", project)
     commit(project)
     before = yaml.safe_load((project / ANSWERS_FILE).read_text())
