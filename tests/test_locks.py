@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Pair, ok, run, shell_blocks
+from conftest import ROOT, Pair, ok, run, section, shell_blocks
 from owner import append, edit, lock_command
 from test_pythons import MINORS
 
@@ -96,8 +96,7 @@ def test_own_tests_find_a_forgotten_lock(installed, tmp_path, what, says):
 def test_novice_adds_a_package_as_the_readme_says(installed, tmp_path):
     """The block of the README, after the line it asks for."""
     project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)
-    readme = (project / "README.md").read_text(encoding="utf-8")
-    [line] = re.findall(r"such as `(.+?)`", readme)
+    [line] = re.findall(r"such as `(.+?)`", section(project, "Add a package"))
     [block] = shell_blocks(project, "Add a package")
     append(project / "requirements.txt", f"{line}\n")
     ok("python3", "-m", "venv", "own", cwd=project)
