@@ -36,8 +36,9 @@ from playwright.sync_api import Browser, sync_playwright
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
 
-from conftest import LANGUAGES, ROOT, free_port, isolate, make_release, ok
-from test_serve import serving, wait_for_port
+from support.commands import free_port, isolate, ok
+from support.project import LANGUAGES, ROOT, make_release
+from support.serve import serving, wait_for_port
 
 TOOLS = {
     "chromium": "chromium",

@@ -5,7 +5,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from conftest import LANGUAGES, ROOT, emit
+from support.project import LANGUAGES, ROOT, emit
 
 DOCS = ROOT / "docs"
 AGAIN = "Run docs/make.py again"

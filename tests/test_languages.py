@@ -1,4 +1,4 @@
-"""What an owner reads is in their language, says the same, and is at the same code."""
+"""In every language, a project says the same and has the same code."""
 
 import ast
 import io
@@ -9,43 +9,41 @@ from pathlib import Path
 
 import pexpect
 import pytest
-import yaml
-from conftest import (
+from support.commands import commit, ok, run
+from support.project import (
+    FRAMEWORKS,
     LANGUAGES,
-    OTHERS,
+    OTHER_LANGUAGES,
     PAIRS,
     QUESTIONS,
     ROOT,
     Installed,
     Pair,
-    commit,
+    answers_of,
     emit,
-    ok,
-    run,
+    read_texts,
+    tag,
+    texts_of,
 )
 
-# Comments begin so, in what is neither Python nor HTML.
+# How comments begin in files that are neither Python nor HTML.
 COMMENT = re.compile(r"^\s*(#|//|/\*)")
 PROSE = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
-# What looks like a sentence, but is code, a command, or what another program says.
+# Lines that look like a sentence, but are code, commands or messages of other programs.
 NO_PROSE = re.compile(
     r"systemctl|systemd-analyze|apt |certbot |git |pip |uv |sudo |python3 |curl |nft |"
     r"No space left|does NOT match|allow \(incoming\)|hook input|/etc/nginx"
 )
 
 
-def texts(language: str) -> dict:
-    return yaml.safe_load((ROOT / f"texts/{language}.yml").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(params=OTHERS)
+@pytest.fixture(params=OTHER_LANGUAGES)
 def language(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="session")
 def translated(release: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Gives the project of a pair in a language. Not to be changed by a test."""
+    """Returns the project of a pair in a language. Tests must not change it."""
     made = {}
 
     def make(pair: Pair, language: str) -> Path:
@@ -57,39 +55,38 @@ def translated(release: Path, tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-def files(project: Path) -> dict[str, str]:
-    """The texts of a project, by name, but for what pip reads alone."""
-    return {
-        path.relative_to(project).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted(project.rglob("*"))
-        if path.is_file() and path.suffix not in (".lock", ".svg", ".pyc")
-    }
+def spoken_files(project: Path) -> dict[str, str]:
+    """Return the texts of a project, by path, except those that only programs read."""
+    texts = texts_of(project)
+    return {name: text for name, text in texts.items() if not name.endswith((".lock", ".svg"))}
 
 
 @pytest.fixture
 def both(pair: Pair, project: Path, translated, language: str) -> list[tuple[str, str, str]]:
-    """Each file's name, and its text in English and in the language."""
-    english, other = files(project), files(translated(pair, language))
+    """The path of each file, and its text in English and in the language."""
+    english, other = spoken_files(project), spoken_files(translated(pair, language))
     assert english.keys() == other.keys()
     return [(name, text, other[name]) for name, text in english.items()]
 
 
 def test_every_language_has_the_same_prompts(language):
-    english, own = texts("en"), texts(language)
+    english, own = read_texts("en"), read_texts(language)
     for part in ("questions", "refusals"):
         assert own[part].keys() == english[part].keys()
-    frameworks = QUESTIONS["frameworks"]["default"].values()
+    frameworks = FRAMEWORKS.values()
     rows = [*frameworks, *(row for each in frameworks for row in each["servers"].values())]
     assert own["labels"].keys() == {row["label"] for row in rows}
 
 
 def test_each_sentence_is_used(release, tmp_path, language):
-    """One that is not has been changed in English since."""
+    """A sentence that is not used was changed in English."""
     messages = (ROOT / "copier.yml").read_text(encoding="utf-8")
     spoken = [re.sub(r"(?m)^ +", "", messages)]
     for pair in PAIRS:
-        framework = QUESTIONS["frameworks"]["default"][pair.framework]["title"]
-        for text in files(emit(release, tmp_path / str(pair), **pair._asdict())).values():
+        framework = FRAMEWORKS[pair.framework]["title"]
+        for text in spoken_files(
+            emit(release, tmp_path / str(pair), **pair._asdict())
+        ).values():
             named = text.replace("my-app", "@slug@").replace("example.com", "@domain@")
             titled = named.replace(framework, "@framework@").replace(
                 pair.facts["title"], "@server@"
@@ -97,7 +94,7 @@ def test_each_sentence_is_used(release, tmp_path, language):
             spoken += [text, named, titled]
     everything = "\n".join(spoken)
     unused = [
-        each["en"] for each in texts(language)["sentences"] if each["en"] not in everything
+        each["en"] for each in read_texts(language)["sentences"] if each["en"] not in everything
     ]
     assert not unused, "\n".join(unused)
 
@@ -107,7 +104,7 @@ def is_python(name: str) -> bool:
 
 
 def prose(name: str, text: str) -> set[str]:
-    """The lines of a file that hold a sentence for people."""
+    """Return the lines of a file that contain a sentence for people."""
     if is_python(name):
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         spoken = (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1))
@@ -146,7 +143,7 @@ NAMES = {
 
 
 def phrases(name: str, text: str) -> set[str]:
-    """What pages show and Python code says, down to single words, but for names of things."""
+    """Return what pages and Python code say, down to single words, except for names."""
     if name.endswith(".html"):
         tags = re.findall(r"(?s){[{%].*?[%}]}", text)
         text = re.sub(r"(?s){[{%].*?[%}]}", "\n", text)
@@ -166,7 +163,7 @@ def phrases(name: str, text: str) -> set[str]:
 
 
 def test_no_english_phrase_is_left_on_a_page(both):
-    """Nor a word: what `prose` passes over."""
+    """Not even a word, which `prose` skips."""
     pages = [
         each for each in both if re.match(r"(app/.+\.(py|html)|deploy/.+\.html)$", each[0])
     ]
@@ -184,8 +181,8 @@ def test_no_english_phrase_is_left_on_a_page(both):
     }
 
 
-def test_prose_is_seen(both):
-    """What the test above looks for is in English files."""
+def test_prose_is_found(both):
+    """What the tests above look for is in the English files."""
     seen = {name for name, english, _ in both if prose(name, english)}
     assert seen >= {
         "README.md",
@@ -197,7 +194,7 @@ def test_prose_is_seen(both):
 
 
 def code(name: str, text: str) -> str:
-    """What a machine sees of a file."""
+    """Return a file without what is for people."""
     if is_python(name):
         tree = ast.parse(text)
         for node in ast.walk(tree):
@@ -220,8 +217,8 @@ def test_code_is_the_same(both):
 
 
 def skeleton(markdown: str) -> list:
-    """What is the same in every language: levels, commands, shapes of tables, links."""
-    # A transcript, in the words of the language; tests/test_docs.py looks at it.
+    """Return what is the same in every language: levels, commands, tables, links."""
+    # A transcript, in the language; tests/test_docs.py checks it.
     markdown = re.sub(r"(?s)<details>.*?</details>", "", markdown)
     fences = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", markdown)
     commands = [block for kind, block in fences if kind not in ("", "text")]
@@ -259,33 +256,40 @@ def test_tests_pass_in_every_language(pair, installed: Installed, translated, la
     assert done.returncode == 0, done.stdout
 
 
-def test_ruff_has_nothing_to_say_in_any_language(pair, translated, language):
+def test_ruff_finds_nothing_in_any_language(pair, translated, language):
     project = translated(pair, language)
     everything = ("--isolated", "--no-cache", ".", "deploy/release", "deploy/doctor")
     ok("ruff", "check", "--extend-select=B,I,UP", *everything, cwd=project)
     ok("ruff", "format", "--check", "--diff", *everything, cwd=project)
 
 
-def test_style_sheet_has_at_most_2_kb_in_any_language(pair, translated, language):
+def test_style_sheet_is_at_most_2_kb_in_any_language(pair, translated, language):
     assert (translated(pair, language) / "app/static/style.css").stat().st_size <= 2000
 
 
-def test_a_language_more_is_a_choice_and_two_files(pair, release, translated, tmp_path):
-    """Under another name it is emitted alike: no line of code asks which language it is."""
+def test_another_language_is_a_choice_and_its_files(pair, release, translated, tmp_path):
+    """Under another name it is emitted in the same way: no code depends on the language."""
     template = Path(shutil.copytree(release, tmp_path / "template"))
     questions = (template / "copier.yml").read_text(encoding="utf-8")
-    row = f": {OTHERS[0]}\n"
+    row = f": {OTHER_LANGUAGES[0]}\n"
     assert questions.count(row) == 1
     questions = questions.replace(row, f"{row}    Another: xx\n")
     (template / "copier.yml").write_text(questions, encoding="utf-8")
     for name in ("README.{}.md", "{}.yml"):
-        text = (template / "texts" / name.format(OTHERS[0])).read_text(encoding="utf-8")
-        text = text.replace(f"\n  {OTHERS[0]}: ", "\n  xx: ")
+        text = (template / "texts" / name.format(OTHER_LANGUAGES[0])).read_text(
+            encoding="utf-8"
+        )
+        text = text.replace(f"\n  {OTHER_LANGUAGES[0]}: ", "\n  xx: ")
         (template / "texts" / name.format("xx")).write_text(text, encoding="utf-8")
-    commit(template, "Add a language")
-    ok("git", "tag", "v1.1.0", cwd=template)
+    tag(template, "v1.1.0")
     path = emit(template, tmp_path / "my-app", **pair._asdict(), language="xx")
-    ok("diff", "-r", "--exclude=.copier-answers.yml", path, translated(pair, OTHERS[0]))
+    ok(
+        "diff",
+        "-r",
+        "--exclude=.copier-answers.yml",
+        path,
+        translated(pair, OTHER_LANGUAGES[0]),
+    )
 
 
 def test_page_names_its_language(pair, project, translated, language):
@@ -295,8 +299,8 @@ def test_page_names_its_language(pair, project, translated, language):
         assert re.search(rf'<html lang="{language}\b', own)
 
 
-def test_prompt_goes_on_in_the_chosen_language(release, tmp_path):
-    """One down from English, and Enter from there on."""
+def test_prompt_continues_in_the_chosen_language(release, tmp_path):
+    """One down from English, then Enter at each question."""
     child = pexpect.spawn(
         "copier",
         ["copy", str(release), str(tmp_path / "project")],
@@ -304,7 +308,7 @@ def test_prompt_goes_on_in_the_chosen_language(release, tmp_path):
         timeout=30,
         dimensions=(50, 400),
     )
-    chosen = texts(LANGUAGES[1])
+    chosen = read_texts(LANGUAGES[1])
     child.expect_exact(QUESTIONS["language"]["help"])
     child.send("\x1b[B\r")
     for question in chosen["questions"].values():
@@ -313,7 +317,7 @@ def test_prompt_goes_on_in_the_chosen_language(release, tmp_path):
     child.expect("copier|git init")
     child.expect(pexpect.EOF)
     assert child.wait() == 0
-    answers = yaml.safe_load((tmp_path / "project/.copier-answers.yml").read_text())
+    answers = answers_of(tmp_path / "project")
     assert answers["language"] == LANGUAGES[1]
     assert not PROSE.search(re.sub(r"(?m)^.*(git|pip|flask) .*$", "", child.before))
 
@@ -324,18 +328,16 @@ def test_bad_answer_is_refused_in_the_language(release, tmp_path, language):
         *(release, tmp_path / "project"),
     )
     assert done.returncode != 0
-    assert texts(language)["refusals"]["domain"] in done.stdout
+    assert read_texts(language)["refusals"]["domain"] in done.stdout
 
 
-def test_switch_of_language_and_back_is_a_fresh_project(
+def test_switch_of_language_and_back_is_a_new_project(
     release, tmp_path, project, pair, language
 ):
-    """An update of an untouched project, which goes through without a conflict."""
+    """Updates of an untouched project, without a conflict."""
     path = tmp_path / "my-app"
     emit(release, path, **pair._asdict())
-    ok("git", "init", "--quiet", cwd=path)
     for chosen in (language, "en"):
-        ok("git", "add", "--all", cwd=path)
-        ok("git", "commit", "--quiet", "--message=Work", cwd=path)
+        commit(path)
         ok("copier", "update", "--defaults", f"--data=language={chosen}", cwd=path)
     ok("diff", "-r", "--exclude=.git", path, project)

@@ -1,4 +1,4 @@
-"""The questions: which answers are taken, how bad ones are refused, what follows."""
+"""The questions: which answers are accepted, how others are refused, what is computed."""
 
 import ast
 import re
@@ -7,9 +7,20 @@ from types import SimpleNamespace
 
 import pexpect
 import pytest
-import yaml
-from conftest import PAIRS, QUESTIONS, ROOT, data, emit, ok, run
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from support.commands import ok, run
+from support.project import (
+    ASKED,
+    COMPUTED,
+    FRAMEWORKS,
+    PAIRS,
+    QUESTIONS,
+    ROOT,
+    answers_of,
+    data,
+    emit,
+    read_texts,
+)
 
 # https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
 QUESTION_KEYS = {
@@ -22,8 +33,6 @@ SETTINGS = {
     "_skip_if_exists", "_answers_file", "_message_before_copy", "_message_after_copy",
     "_message_before_update", "_message_after_update", "_preserve_symlinks",
 }  # fmt: skip
-ASKED = ["language", "project_name", "framework", "server", "domain"]
-COMPUTED = sorted(name for name in QUESTIONS if not name.startswith("_") and name not in ASKED)
 
 NAME_RULES = {
     "characters": "1 to 60 characters",
@@ -78,7 +87,7 @@ BAD_DOMAINS = [
 
 
 def refused(release, tmp_path, *options: str) -> str:
-    """Copy with answers that must be refused; gives the last line of the output."""
+    """Copy with answers that must be refused, and return the last line of the output."""
     path = tmp_path / "project"
     done = run("copier", "copy", "--defaults", *options, release, path)
     assert done.returncode != 0
@@ -123,7 +132,7 @@ def test_computed_answer_cannot_be_set(release, tmp_path, name, value):
     assert "worked out by the template" in reason
 
 
-def test_bad_answer_leaves_an_existing_folder_alone(release, tmp_path):
+def test_bad_answer_changes_nothing_in_an_existing_folder(release, tmp_path):
     path = tmp_path / "project"
     path.mkdir()
     (path / "mine.txt").write_text("mine")
@@ -160,7 +169,7 @@ GOOD_NAMES = {
 
 
 @pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items())
-def test_good_project_name_is_taken(release, tmp_path, name, slug):
+def test_good_project_name_is_accepted(release, tmp_path, name, slug):
     path = emit(release, tmp_path / "project", f"--data=project_name={name}")
     [unit] = path.glob("deploy/*.service")
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", unit.stem)
@@ -175,23 +184,23 @@ def test_good_project_name_is_taken(release, tmp_path, name, slug):
     assert site_name == name
     ok("ruff", "check", "--isolated", cwd=path)
     ok("ruff", "format", "--isolated", "--check", cwd=path)
-    answers = yaml.safe_load((path / ".copier-answers.yml").read_text(encoding="utf-8"))
+    answers = answers_of(path)
     assert answers["project_name"] == name
 
 
 @pytest.mark.parametrize(
     "domain", ["example.com", "localhost", "a.b.c.example", "xn--fsqu00a.com", "EXAMPLE.com"]
 )
-def test_good_domain_is_taken(copie, release, domain):
+def test_good_domain_is_accepted(copie, release, domain):
     result = copie.copy(extra_answers={"domain": domain}, template_dir=release)
     assert result.exception is None
     site = result.project_dir / "deploy/nginx/my-app/site.conf"
     assert f"\nserver_name {domain};\n" in site.read_text()
-    # nginx writes $host in lower case.
+    # $host is in lower case.
     assert f"($host != {domain.lower()})" in site.with_name("https.conf").read_text()
 
 
-def test_names_of_the_same_kind_do_not_clash(release, tmp_path):
+def test_names_without_ascii_letters_do_not_clash(release, tmp_path):
     units = set()
     for number, name in enumerate(["我的应用", "我的网站", "1", "2"]):
         path = emit(release, tmp_path / str(number), f"--data=project_name={name}")
@@ -208,7 +217,7 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
     child.expect("is ready")
     child.expect(pexpect.EOF)
     assert child.wait() == 0
-    answers = yaml.safe_load((path / ".copier-answers.yml").read_text())
+    answers = answers_of(path)
     assert {name: answers[name] for name in ASKED} == {
         "language": "en",
         "project_name": "My App",
@@ -262,15 +271,14 @@ def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reaso
 
 
 def prompt(release, path, *options: str) -> pexpect.spawn:
-    """Copier at a terminal wide enough to keep each line whole."""
+    """Start Copier at a terminal that is wide enough for each line."""
     command = ["copy", *options, str(release), str(path)]
     return pexpect.spawn("copier", command, encoding="utf-8", timeout=30, dimensions=(50, 400))
 
 
 def question(name: str) -> str:
-    """What Copier asks for an answer."""
-    texts = yaml.safe_load((ROOT / "texts/en.yml").read_text(encoding="utf-8"))
-    return texts["questions"].get(name, QUESTIONS[name]["help"])
+    """Return the prompt of a question, in English."""
+    return read_texts("en")["questions"].get(name, QUESTIONS[name]["help"])
 
 
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name[0] != "_"])
@@ -283,7 +291,7 @@ def test_question_is_well_formed(name):
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
 
 
-def test_questions_come_in_the_order_of_the_design():
+def test_questions_are_in_order():
     assert [name for name in QUESTIONS if name in ASKED] == ASKED
 
 
@@ -295,21 +303,20 @@ def test_settings_are_known_and_need_no_trust():
 
 def test_computed_answers_are_not_remembered(copie, release):
     result = copie.copy(template_dir=release)
-    text = (result.project_dir / ".copier-answers.yml").read_text()
-    assert yaml.safe_load(text).keys() == {"_commit", "_src_path", *ASKED}
+    assert answers_of(result.project_dir).keys() == {"_commit", "_src_path", *ASKED}
 
 
 @pytest.mark.parametrize("name", ["_message_after_copy", "_message_after_update"])
 @pytest.mark.parametrize("system", ["linux", "windows"])
 def test_message_has_the_commands_of_the_system(name, system):
-    """A shell of Windows knows no `&&`, and another folder in the venv."""
+    """PowerShell 5 has no `&&`, and a virtual environment of Windows has other folders."""
     options = QUESTIONS["_envops"] | {"undefined": StrictUndefined}
     environment = Environment(loader=FileSystemLoader(ROOT), **options)
     environment.filters["quote"] = shlex.quote
-    facts = QUESTIONS["frameworks"]["default"]["flask"]
+    facts = FRAMEWORKS["flask"]
     message = environment.from_string(QUESTIONS[name]).render(
         _copier_conf=SimpleNamespace(os=system, dst_path="../my-app"),
-        texts=yaml.safe_load((ROOT / "texts/en.yml").read_text()),
+        texts=read_texts("en"),
         framework_facts=facts,
         server_facts=facts["servers"]["gunicorn"],
         language="en",
