@@ -53,7 +53,7 @@ def test_form_redirects_to_the_greeting(client, name):
 def test_form_explains_a_bad_name(client, form):
     page = client.post("/hello/", data=form)
     assert page.status_code == 422
-    assert "Please enter 1 to 40 characters, and no slash." in page.text
+    assert "Please enter 1 to 40 characters, without a slash." in page.text
 
 
 def test_cookie_is_secure_and_hidden_from_scripts(client):

@@ -1,16 +1,19 @@
 """In every language, a project says the same and has the same code."""
 
 import ast
+import html
 import io
 import re
 import shutil
 import tokenize
 from pathlib import Path
 
+import markupsafe
 import pexpect
 import pytest
 from support.commands import commit, ok, run
 from support.project import (
+    FIRST_PAIRS,
     FRAMEWORKS,
     LANGUAGES,
     OTHER_LANGUAGES,
@@ -21,10 +24,12 @@ from support.project import (
     Pair,
     answers_of,
     emit,
+    read,
     read_texts,
     tag,
     texts_of,
 )
+from support.render import renderer
 
 # How comments begin in files that are neither Python nor HTML.
 COMMENT = re.compile(r"^\s*(#|//|/\*)")
@@ -79,24 +84,116 @@ def test_every_language_has_the_same_prompts(language):
 
 
 def test_each_sentence_is_used(release, tmp_path, language):
-    """A sentence that is not used was changed in English."""
-    messages = (ROOT / "copier.yml").read_text(encoding="utf-8")
-    spoken = [re.sub(r"(?m)^ +", "", messages)]
+    """A sentence that is not in its file was changed in English."""
+    messages = re.sub(r"(?m)^ +", "", read("copier.yml"))
+    unused = {
+        (file, sentence["en"])
+        for file, sentences in read_texts(language)["sentences"].items()
+        for sentence in sentences
+        if file != "copier.yml" or sentence["en"] not in messages
+    }
     for pair in PAIRS:
-        framework = FRAMEWORKS[pair.framework]["title"]
-        for text in spoken_files(
-            emit(release, tmp_path / str(pair), **pair._asdict())
-        ).values():
-            named = text.replace("my-app", "@slug@").replace("example.com", "@domain@")
-            titled = named.replace(framework, "@framework@").replace(
-                pair.facts["title"], "@server@"
-            )
-            spoken += [text, named, titled]
-    everything = "\n".join(spoken)
-    unused = [
-        each["en"] for each in read_texts(language)["sentences"] if each["en"] not in everything
+        texts = texts_of(emit(release, tmp_path / str(pair), **pair._asdict()))
+        values = VALUES | {
+            "@framework@": FRAMEWORKS[pair.framework]["title"],
+            "@server@": pair.facts["title"],
+        }
+        for file, sentence in [*unused]:
+            text = texts.get(put_in(file, values), "")
+            if put_in(sentence, values) in text:
+                unused.remove((file, sentence))
+    assert unused == set()
+
+
+def put_in(text: str, values: dict[str, str]) -> str:
+    """Replace placeholders."""
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+    return text
+
+
+# The placeholders of texts/translate.jinja, with the default answers.
+VALUES = {
+    "@slug@": "my-app",
+    "@domain@": "example.com",
+    "@host@": "example.com",
+    "@project_name@": "My App",
+    "@project_name_literal@": '"My App"',
+    "@project_name_html@": "My App",
+    "@nginx_prefix@": "site_my_app",
+    "@framework@": "Flask",
+    "@server@": "Gunicorn",
+    "@path@": "my-app",
+}
+
+
+def test_placeholders_are_known():
+    assert set(re.findall(r"@[a-z_]+@", read("texts/translate.jinja"))) <= VALUES.keys()
+
+
+def site_name(project: Path) -> str:
+    """Return SITE_NAME of app/config.py."""
+    tree = ast.parse((project / "app/config.py").read_text(encoding="utf-8"))
+    [value] = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "SITE_NAME"
     ]
-    assert not unused, "\n".join(unused)
+    return value
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Back in a moment",
+        "@slug@ @domain@ @host@ @nginx_prefix@ @path@ @server@",
+        "@project_name@ @framework@ @project_name_html@",
+        "@project_name_literal@ & 'Settings' \"Not found\"",
+        "A form",
+    ],
+)
+def test_no_text_changes_an_answer(release, tmp_path, language, name):
+    """Neither a sentence nor a placeholder in the name is replaced."""
+    project = emit(release, tmp_path / "project", project_name=name, language=language)
+    assert answers_of(project)["project_name"] == name
+    assert site_name(project) == name
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# {name}\n")
+    [down] = project.glob("deploy/nginx/*/down.html")
+    assert f">{name}<" in html.unescape(down.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("pair", FIRST_PAIRS, ids=str)
+def test_no_sentence_changes_a_name(pair, language):
+    """A name that is any sentence of the translations comes out unchanged, in every file."""
+    sentences = {
+        sentence["en"].strip()
+        for other in OTHER_LANGUAGES
+        for sentences in read_texts(other)["sentences"].values()
+        for sentence in sentences
+    }
+    names = {name for name in sentences if len(name) <= 60 and "\n" not in name}
+    names |= {part.strip() for name in sentences for part in re.findall(".{1,60}", name)}
+    assert len(names) > 200
+    render = renderer(pair, language)
+    sample = "Sample"
+    samples = {file: text for file, text in render(sample).items() if sample in text}
+    assert samples.keys() >= {"README.md", "app/config.py", "deploy/nginx/my-app/down.html"}
+    for name in names:
+        for file, text in render(name, samples.keys()).items():
+            if file == "app/config.py":
+                literal = re.search("SITE_NAME = (.+)", text)[1]
+                assert ast.literal_eval(literal) == name
+                text = text.replace(literal, f'"{sample}"')
+            expected = {
+                samples[file] if file == "app/config.py" else None,
+                samples[file].replace(sample, str(markupsafe.escape(name))),
+                samples[file].replace(sample, name.replace("<", "&lt;")),
+                samples[file].replace(sample, name),
+            }
+            assert text in expected, (file, name)
 
 
 def is_python(name: str) -> bool:

@@ -70,10 +70,10 @@ def outdate(project: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     {
-        "added": "requirements.lock has no own-package~=1.0; renew it: ",
-        "raised": "requirements.lock has no python-dotenv~=2.0; renew it: ",
-        "removed": "requirements.lock still has python-dotenv; renew it: ",
-        "unchecked": " has none; renew the lock: ",
+        "added": "requirements.lock has no own-package~=1.0; run ",
+        "raised": "requirements.lock has no python-dotenv~=2.0; run ",
+        "removed": "requirements.lock still has python-dotenv; run ",
+        "unchecked": " has none; run ",
         "conflicted": "run ",
     }.items(),
 )

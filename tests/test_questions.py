@@ -2,25 +2,22 @@
 
 import ast
 import re
-import shlex
 from types import SimpleNamespace
 
 import pexpect
 import pytest
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from support.commands import ok, run
 from support.project import (
     ASKED,
     COMPUTED,
-    FRAMEWORKS,
     PAIRS,
     QUESTIONS,
-    ROOT,
     answers_of,
     data,
     emit,
     read_texts,
 )
+from support.render import compute, environment
 
 # https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
 QUESTION_KEYS = {
@@ -35,14 +32,13 @@ SETTINGS = {
 }  # fmt: skip
 
 NAME_RULES = {
-    "characters": "1 to 60 characters",
+    "characters": "at most 60 characters",
     "printable": "printable characters",
     "letter": "at least one letter or digit",
-    "ends": "Take the spaces off the ends",
+    "ends": "Remove leading and trailing spaces",
     "tags": "template tags",
 }
 BAD_NAMES = {
-    "": "characters",
     "x" * 61: "characters",
     "x" * 300: "characters",
     "My\nApp": "printable",
@@ -64,7 +60,6 @@ BAD_NAMES = {
     "My {# App": "tags",
 }
 BAD_DOMAINS = [
-    "",
     "https://example.com",
     "example.com:8080",
     "example.com/path",
@@ -104,7 +99,7 @@ def test_bad_project_name_is_refused(release, tmp_path, name, rule):
 @pytest.mark.parametrize("domain", BAD_DOMAINS)
 def test_bad_domain_is_refused(release, tmp_path, domain):
     reason = refused(release, tmp_path, f"--data=domain={domain}")
-    assert "Give the domain as in www.example.com" in reason
+    assert "Write the domain as in www.example.com" in reason
 
 
 @pytest.mark.parametrize("framework", ["django", "", "Flask", "flask\n"])
@@ -129,7 +124,7 @@ def test_unknown_server_is_refused(release, tmp_path, framework, server):
 def test_computed_answer_cannot_be_set(release, tmp_path, name, value):
     reason = refused(release, tmp_path, f"--data={name}={value}")
     assert f"'{name}'" in reason
-    assert "worked out by the template" in reason
+    assert "The template computes this answer" in reason
 
 
 def test_bad_answer_changes_nothing_in_an_existing_folder(release, tmp_path):
@@ -227,6 +222,21 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
     }
 
 
+def test_typed_answer_replaces_the_default(release, tmp_path):
+    """The default is shown, but not as text that is typed to."""
+    path = tmp_path / "project"
+    child = prompt(release, path)
+    for name in ASKED:
+        child.expect_exact(question(name))
+        child.send(
+            {"project_name": "Anna's Shop", "domain": "annas-shop.de"}.get(name, "") + "\r"
+        )
+    child.expect(pexpect.EOF)
+    assert child.wait() == 0
+    answers = answers_of(path)
+    assert (answers["project_name"], answers["domain"]) == ("Anna's Shop", "annas-shop.de")
+
+
 def test_prompt_offers_the_servers_of_the_framework(release, tmp_path):
     child = prompt(release, tmp_path / "project", "--data=framework=fastapi")
     for name in ("language", "project_name"):
@@ -252,8 +262,8 @@ def test_prompt_offers_the_servers_of_the_framework(release, tmp_path):
         ("project_name", "x" * 61, NAME_RULES["characters"]),
         ("project_name", "{{ 7 * 7 }}", NAME_RULES["tags"]),
         ("project_name", "My App ", NAME_RULES["ends"]),
-        ("domain", "https://example.com", "Give the domain as in www.example.com"),
-        ("domain", "example.com:80", "Give the domain as in www.example.com"),
+        ("domain", "https://example.com", "Write the domain as in www.example.com"),
+        ("domain", "example.com:80", "Write the domain as in www.example.com"),
     ],
 )
 def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reason):
@@ -262,7 +272,7 @@ def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reaso
         child.expect_exact(question(asked))
         child.send("\r")
     child.expect_exact(question(name))
-    child.send("\x7f" * 30 + answer + "\r")
+    child.send(answer + "\r")
     child.expect_exact(reason)
     child.sendintr()
     child.expect(pexpect.EOF)
@@ -286,7 +296,7 @@ def test_question_is_well_formed(name):
     details = QUESTIONS[name]
     assert details.keys() <= QUESTION_KEYS
     assert details["type"] in {"str", "bool", "yaml"}
-    assert re.fullmatch(r"[A-Z].+[?？]", question(name))
+    assert re.fullmatch(r"[A-Z].+[?？]( \(.+\))?", question(name))
     assert "default" in details
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
 
@@ -310,19 +320,10 @@ def test_computed_answers_are_not_remembered(copie, release):
 @pytest.mark.parametrize("system", ["linux", "windows"])
 def test_message_has_the_commands_of_the_system(name, system):
     """PowerShell 5 has no `&&`, and a virtual environment of Windows has other folders."""
-    options = QUESTIONS["_envops"] | {"undefined": StrictUndefined}
-    environment = Environment(loader=FileSystemLoader(ROOT), **options)
-    environment.filters["quote"] = shlex.quote
-    facts = FRAMEWORKS["flask"]
-    message = environment.from_string(QUESTIONS[name]).render(
+    jinja = environment()
+    message = jinja.from_string(QUESTIONS[name]).render(
+        compute(jinja, {"language": "en"}),
         _copier_conf=SimpleNamespace(os=system, dst_path="../my-app"),
-        texts=read_texts("en"),
-        framework_facts=facts,
-        server_facts=facts["servers"]["gunicorn"],
-        language="en",
-        slug="my-app",
-        domain="",
-        project_name="My App",
     )
     activate = {"linux": ". .venv/bin/activate", "windows": r".venv\Scripts\Activate.ps1"}
     assert [line for line in activate.values() if f"  {line}\n" in message] == [

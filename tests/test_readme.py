@@ -1,6 +1,5 @@
 """The emitted README: every command it tells the reader to type is run here, word for word."""
 
-import ast
 import re
 import shutil
 from pathlib import Path
@@ -12,12 +11,15 @@ from support.project import (
     PAIRS,
     ROOT,
     SECTIONS,
+    add_routes,
+    append,
     emit,
     home_page,
     section,
     shell_blocks,
 )
 from support.serve import get_when_up, started
+from support.update import lines
 
 
 def readme(path) -> str:
@@ -25,7 +27,13 @@ def readme(path) -> str:
 
 
 def test_sections_are_in_order(project):
-    assert re.findall(r"^## (.+)$", readme(project), re.MULTILINE) == SECTIONS
+    for name, headings in SECTIONS.items():
+        text = (project / name).read_text(encoding="utf-8")
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == headings
+
+
+def test_readme_has_at_most_200_lines(project):
+    assert len(readme(project).splitlines()) <= 200
 
 
 def test_first_commands_run_the_tests(installed):
@@ -33,7 +41,7 @@ def test_first_commands_run_the_tests(installed):
     assert re.search(r"\d+ passed in", installed.output)
 
 
-@pytest.mark.parametrize("heading", ["Run it here", "Change something"])
+@pytest.mark.parametrize("heading", ["Run it locally", "Change it"])
 def test_server_of_the_readme_serves_the_home_page(installed, heading):
     """The development server, and the one for the local network, as written.
 
@@ -54,7 +62,7 @@ def test_server_of_the_readme_serves_the_home_page(installed, heading):
 
 
 def test_powershell_differs_in_the_first_two_lines(project):
-    [shell] = shell_blocks(project, "Run it here")
+    [shell] = shell_blocks(project, "Run it locally")
     [power] = re.findall(r"(?s)^```powershell\n(.*?)^```$", readme(project), re.MULTILINE)
     assert power.splitlines()[2:] == shell.splitlines()[2:]
     assert power.splitlines()[:2] == ["py -m venv .venv", r".venv\Scripts\Activate.ps1"]
@@ -62,7 +70,7 @@ def test_powershell_differs_in_the_first_two_lines(project):
 
 def test_debug_mode_is_not_for_the_network(project):
     text = readme(project)
-    [share] = shell_blocks(project, "Change something")
+    [share] = shell_blocks(project, "Change it")
     assert "debug" not in share
     assert " dev " not in share
     assert "**The development server never goes online.**" in text
@@ -84,55 +92,46 @@ def check(project: Path) -> None:
 
 def test_first_changes_keep_the_tests_green(own, pair):
     (own / "app/templates/home.html").write_text(OWN_PAGE)
-    with (own / "app/routes.py").open("a") as routes:
-        routes.write(OWN_JSON[pair.framework])
+    add_routes(own, OWN_JSON[pair.framework])
     check(own)
 
 
 def test_home_page_says_where_settings_come_from(own):
     """In development; tests/test_browser.py checks it in a browser."""
-    assert "the environment, no .env yet" in home_page(own)
+    assert "environment variables, no .env yet" in home_page(own)
     (own / ".env").write_text("SECRET_KEY=\n")
-    assert "the environment, .env" in home_page(own)
+    assert "environment variables, .env" in home_page(own)
 
 
-def remove(path: Path, words: list[str]) -> None:
-    """Remove the functions, classes and lines of a Python file that contain one of the words."""
-    text = path.read_text()
-    lines = text.splitlines()
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-            block = range(first - 1, node.end_lineno)
-            if any(word in lines[line] for word in words for line in block):
-                for line in block:
-                    lines[line] = ""
-    path.write_text(
-        "\n".join(line for line in lines if not any(w in line for w in words)) + "\n"
-    )
-
-
-@pytest.mark.parametrize("example", ["/hello/", "/items/"])
-def test_example_is_removed_as_the_readme_says(own, example):
-    """Its functions with what only they use, its template, its link and its tests."""
-    template, link, words = {
-        "/hello/": ("hello.html", "hello_form", [example]),
-        "/items/": (None, "item_id", [example, "Item("]),
-    }[example]
-    remove(own / "app/routes.py", words)
-    ok("ruff", "check", "--isolated", "--select=F401", "--fix", "app/routes.py", cwd=own)
-    if example == "/items/":
-        with (own / "app/routes.py").open("a") as routes:
-            routes.write("\nJSON_PATHS = ()\n")
-    if template:
-        (own / "app/templates" / template).unlink()
-    home = own / "app/templates/home.html"
-    lines = home.read_text().splitlines(keepends=True)
-    home.write_text("".join(line for line in lines if link not in line))
-    remove(own / "tests/test_app.py", [example])
+def test_examples_are_removed_as_the_readme_says(own):
+    """Their files and the two lines; the project's own tests pass without them."""
+    for name in ("app/examples.py", "tests/test_examples.py"):
+        assert f"`{name}`" in section(own, "Change it")
+        (own / name).unlink()
+    assert "`app/templates/examples/`" in section(own, "Change it")
+    shutil.rmtree(own / "app/templates/examples")
+    routes = own / "app/routes.py"
+    kept = [line for line in lines(routes) if "examples" not in line]
+    assert len(kept) == len(lines(routes)) - 2
+    routes.write_text("\n".join(kept) + "\n")
     check(own)
     left = [path for kind in ("py", "html") for path in own.glob(f"app/**/*.{kind}")]
-    assert example not in "".join(path.read_text() for path in left)
+    for example in ("/hello/", "/items/<", "/items/{"):
+        assert example not in "".join(path.read_text() for path in left)
+
+
+def test_a_page_is_added_as_the_readme_says(own):
+    """The function and the template to copy."""
+    text = section(own, "Change it")
+    [function] = re.findall(r"(?ms)^```python\n(.*?)^```$", text)
+    [template] = re.findall(r"(?ms)^```html\n(.*?)^```$", text)
+    append(own / "app/routes.py", f"\n\n{function}")
+    (own / "app/templates/faq.html").write_text(template)
+    append(
+        own / "tests/test_app.py",
+        '\n\ndef test_faq(client):\n    assert "<h1>FAQ</h1>" in client.get("/faq").text\n',
+    )
+    check(own)
 
 
 def test_keep_it_in_git(project, tmp_path, monkeypatch):
@@ -155,7 +154,7 @@ def test_files_of_the_readme_exist(project):
         assert (project / name).exists(), name
 
 
-@pytest.mark.parametrize(("heading", "count"), [("Put it online", 4), ("The same by hand", 5)])
+@pytest.mark.parametrize(("heading", "count"), [("Deploy", 4), ("Deploy by hand", 5)])
 def test_each_deployment_step_has_a_check(project, heading, count):
     steps = re.split(r"^\*\*[0-9A-Z]\. ", section(project, heading), flags=re.MULTILINE)[1:]
     assert len(steps) == count

@@ -87,7 +87,7 @@ def test_edited_project_keeps_every_line(
 def test_update_command_of_the_readme(history, fresh, tmp_path):
     """With uvx, and Enter at each question."""
     project = start(history, tmp_path, PAIRS[0], OLDER)
-    [block] = shell_blocks(project, "Take in fixes of the template")
+    [block] = shell_blocks(project, "Update from the template")
     *_, command = block.splitlines()
     child = pexpect.spawn("bash", ["-c", command], cwd=str(project), timeout=120)
     for question in ("语言？", "called?", "write it with?", "is online?", "find it?"):

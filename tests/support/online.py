@@ -68,16 +68,16 @@ def section_steps(project: Path, heading: str) -> list[Step]:
 
 def steps(project: Path, by_hand: bool) -> list[Step]:
     """Return the steps of a deployment: with deploy/release, or by hand."""
-    packages, fetch, release, https = section_steps(project, "Put it online")
+    packages, fetch, release, https = section_steps(project, "Deploy")
     if not by_hand:
         return [packages, fetch, release, https]
-    return [packages, *section_steps(project, "The same by hand")[:4], https]
+    return [packages, *section_steps(project, "Deploy by hand")[:4], https]
 
 
 def ship(project: Path, by_hand: bool) -> str:
     """Return what to type to deploy a change."""
     if by_hand:
-        return section_steps(project, "The same by hand")[4].block
+        return section_steps(project, "Deploy by hand")[4].block
     return shell_blocks(project, "Ship a change")[0]
 
 

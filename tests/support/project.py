@@ -12,7 +12,7 @@ from support.commands import commit, ok
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # What Copier needs of this repository.
-PARTS = ("copier.yml", "template", "texts")
+PARTS = ("copier.yml", "servers.yml", "template", "texts")
 
 
 def read(name: str) -> str:
@@ -25,17 +25,17 @@ def read_frameworks(read: Callable[[str], str]) -> dict:
 
     read: returns the text of one of its files.
     """
-    return yaml.safe_load(read("copier.yml"))["frameworks"]["default"]
+    return yaml.safe_load(read("servers.yml"))
 
 
 def read_texts(language: str) -> dict:
     """Return the prompts, refusals, labels and sentences of a language."""
-    return yaml.safe_load(read(f"texts/{language}.yml"))
+    return yaml.safe_load(read(f"texts/{language}/texts.yml"))
 
 
 def template_lock(pair: "Pair") -> Path:
     """Return the path of a pair's lock in the template."""
-    return ROOT / f"template/{{% if pair == '{pair}' %}}requirements.lock{{% endif %}}"
+    return ROOT / f"template/{{% if pair == '{pair}' %}}.{{% endif %}}/requirements.lock"
 
 
 QUESTIONS = yaml.safe_load(read("copier.yml"))
@@ -49,7 +49,10 @@ ANSWERS_FILE = ".copier-answers.yml"
 
 # Emitted files that only some frameworks or servers need.
 OWN_FILES = {
+    "gunicorn.conf.py",
     "app/serve.py",
+    "app/docs.py",
+    "app/templating.py",
     "app/static/docs.css",
     "app/static/docs.js",
     "app/templates/docs.html",
@@ -175,28 +178,33 @@ def add_routes(project: Path, text: str) -> None:
 
 # The README.
 
-# The sections of an emitted README. Other languages have them in the same order.
-SECTIONS = [
-    "Run it here",
-    "Change something",
-    "Add a package",
-    "What is where",
-    "Keep it in git",
-    "Put it online",
-    "Ship a change",
-    "The same by hand",
-    "Adjust the server",
-    "When it goes wrong",
-    "Take in fixes of the template",
-    "Learn more",
-]
+# The sections of the emitted READMEs. Other languages have them in the same order.
+SECTIONS = {
+    "README.md": [
+        "Run it locally",
+        "Change it",
+        "Add a package",
+        "What is where",
+        "Keep it in git",
+        "Deploy",
+        "Ship a change",
+        "Troubleshooting",
+        "Update from the template",
+        "Learn more",
+    ],
+    "deploy/README.md": [
+        "Deploy by hand",
+        "Adjust the server",
+    ],
+}
 
 
 def section(project: Path, heading: str) -> str:
     """Return the text below a heading of SECTIONS, in the README's own language."""
-    text = (project / "README.md").read_text(encoding="utf-8")
+    [(name, headings)] = [each for each in SECTIONS.items() if heading in each[1]]
+    text = (project / name).read_text(encoding="utf-8")
     sections = re.split(r"^## .+\n", text, flags=re.MULTILINE)[1:]
-    return sections[SECTIONS.index(heading)]
+    return sections[headings.index(heading)]
 
 
 def shell_blocks(project: Path, heading: str) -> list[str]:
@@ -222,13 +230,13 @@ class Installed(NamedTuple):
 
 
 def install(project: Path, path: Path) -> Installed:
-    """Copy a project and run "Run it here" of its README there.
+    """Copy a project and run the first commands of its README there.
 
     Each line of the block runs as it is written, in one shell, except the last, which
     starts the development server: `test_readme` does that.
     """
     shutil.copytree(project, path)
-    [block] = shell_blocks(path, "Run it here")
+    [block] = shell_blocks(path, "Run it locally")
     commands = block.splitlines()
     output = ok("bash", "-euc", "\n".join(commands[:-1]), cwd=path)
     return Installed(path, commands, output)
@@ -241,10 +249,21 @@ def copy_installed(installed: Installed, path: Path) -> Path:
     return path
 
 
+HOME_PAGE = """
+from app.config import Settings
+from app.main import create_app
+
+app = create_app(Settings.from_env())
+try:
+    client = app.test_client()
+except AttributeError:
+    from fastapi.testclient import TestClient
+
+    client = TestClient(app)
+print(client.get("/").text)
+"""
+
+
 def home_page(path: Path) -> str:
     """Return the home page of an installed project, requested with its own test client."""
-    code = (
-        "from tests.test_app import create_app, Settings, client;"
-        "print(client.__wrapped__().get('/').text)"
-    )
-    return ok(path / ".venv/bin/python", "-c", code, cwd=path)
+    return ok(path / ".venv/bin/python", "-c", HOME_PAGE, cwd=path)
