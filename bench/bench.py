@@ -183,8 +183,9 @@ def time_template(template: Path, folder: Path, rounds: int, timed: Timed) -> No
         for framework in TUTORIALS:
             project = folder / f"{framework}-{number}"
             data = f"--data=framework={framework}"
+            command = ("copier", "copy", "--quiet", "--defaults", data, "--vcs-ref=v1.0.0")
             with timed(f"copier copy, {framework}"):
-                emit(template, project, data, "--vcs-ref=v1.0.0")
+                ok(*command, template, project)
             commit(project, "Start")
             with timed(f"copier update, {framework}"):
                 ok("copier", "update", "--quiet", "--defaults", cwd=project)

@@ -20,6 +20,7 @@ pytest.register_assert_rewrite("support")
 from support.commands import commit, free_port, isolate, skip_or_fail, tool
 from support.owner import work_for_a_year
 from support.project import (
+    FIRST_PAIRS,
     MACHINES,
     PAIRS,
     Installed,
@@ -42,9 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    wanted = os.environ.get("CI") or item.config.getoption("--renew-locks")
-    if item.get_closest_marker("slow") and not wanted:
+    if os.environ.get("CI") or item.config.getoption("--renew-locks"):
+        return
+    if item.get_closest_marker("slow"):
         pytest.skip("slow: runs with CI=true in the environment")
+    if (
+        item.get_closest_marker("slow_pairs")
+        and item.callspec.params["pair"] not in FIRST_PAIRS
+    ):
+        pytest.skip("slow: runs for this pair with CI=true in the environment")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -59,6 +59,7 @@ def pictures(readme: str) -> list[tuple[str, str | None]]:
     return found
 
 
+@pytest.mark.slow
 def test_recording_shows_what_copier_asks_and_says(make, recording, language, tmp_path):
     """Every line, as it comes at a real terminal when the defaults are taken."""
     terminal = make.Terminal(make.make_release(tmp_path / "copier-pyweb"))

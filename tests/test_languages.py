@@ -13,12 +13,12 @@ import pexpect
 import pytest
 from support.commands import commit, ok, run
 from support.project import (
+    ASKED,
     FIRST_PAIRS,
     FRAMEWORKS,
     LANGUAGES,
     OTHER_LANGUAGES,
     PAIRS,
-    QUESTIONS,
     ROOT,
     Installed,
     Pair,
@@ -29,6 +29,7 @@ from support.project import (
     tag,
     texts_of,
 )
+from support.prompt import DOWN, ENTER, prompt, question
 from support.render import renderer
 
 # How comments begin in files that are neither Python nor HTML.
@@ -165,8 +166,8 @@ def test_no_text_changes_an_answer(release, tmp_path, language, name):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("pair", FIRST_PAIRS, ids=str)
-def test_no_sentence_changes_a_name(pair, language):
+@pytest.mark.parametrize("first", FIRST_PAIRS, ids=str)
+def test_no_sentence_changes_a_name(first, language):
     """A name that is any sentence of the translations comes out unchanged, in every file."""
     sentences = {
         sentence["en"].strip()
@@ -177,7 +178,7 @@ def test_no_sentence_changes_a_name(pair, language):
     names = {name for name in sentences if len(name) <= 60 and "\n" not in name}
     names |= {part.strip() for name in sentences for part in re.findall(".{1,60}", name)}
     assert len(names) > 200
-    render = renderer(pair, language)
+    render = renderer(first, language)
     sample = "Sample"
     samples = {file: text for file, text in render(sample).items() if sample in text}
     assert samples.keys() >= {"README.md", "app/config.py", "deploy/nginx/my-app/down.html"}
@@ -345,6 +346,7 @@ def test_readmes_of_the_template_say_the_same():
         assert skeleton(readme) == skeleton(readmes[0])
 
 
+@pytest.mark.slow_pairs
 def test_tests_pass_in_every_language(pair, installed: Installed, translated, language):
     project = translated(pair, language)
     python = installed.path / ".venv/bin/python"
@@ -364,6 +366,7 @@ def test_style_sheet_is_at_most_2_kb_in_any_language(pair, translated, language)
     assert (translated(pair, language) / "app/static/style.css").stat().st_size <= 2000
 
 
+@pytest.mark.slow_pairs
 def test_another_language_is_a_choice_and_its_files(pair, release, translated, tmp_path):
     """Under another name it is emitted in the same way: no code depends on the language."""
     template = Path(shutil.copytree(release, tmp_path / "template"))
@@ -398,24 +401,15 @@ def test_page_names_its_language(pair, project, translated, language):
 
 def test_prompt_continues_in_the_chosen_language(release, tmp_path):
     """One down from English, then Enter at each question."""
-    child = pexpect.spawn(
-        "copier",
-        ["copy", str(release), str(tmp_path / "project")],
-        encoding="utf-8",
-        timeout=30,
-        dimensions=(50, 400),
-    )
-    chosen = read_texts(LANGUAGES[1])
-    child.expect_exact(QUESTIONS["language"]["help"])
-    child.send("\x1b[B\r")
-    for question in chosen["questions"].values():
-        child.expect_exact(question)
-        child.send("\r")
+    language = OTHER_LANGUAGES[0]
+    child = prompt(release, tmp_path / "project")
+    for name in ASKED:
+        child.expect_exact(question(name, language))
+        child.send(DOWN + ENTER if name == "language" else ENTER)
     child.expect("copier|git init")
     child.expect(pexpect.EOF)
     assert child.wait() == 0
-    answers = answers_of(tmp_path / "project")
-    assert answers["language"] == LANGUAGES[1]
+    assert answers_of(tmp_path / "project")["language"] == language
     assert not PROSE.search(re.sub(r"(?m)^.*(git|pip|flask) .*$", "", child.before))
 
 
@@ -428,6 +422,7 @@ def test_bad_answer_is_refused_in_the_language(release, tmp_path, language):
     assert read_texts(language)["refusals"]["domain"] in done.stdout
 
 
+@pytest.mark.slow_pairs
 def test_switch_of_language_and_back_is_a_new_project(
     release, tmp_path, project, pair, language
 ):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pexpect
 import pytest
+from copier.errors import CopierError
 from support.commands import ok, run
 from support.project import (
     ASKED,
@@ -13,10 +14,10 @@ from support.project import (
     PAIRS,
     QUESTIONS,
     answers_of,
-    data,
     emit,
-    read_texts,
+    emit_on_command_line,
 )
+from support.prompt import prompt, question
 from support.render import compute, environment
 
 # https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
@@ -81,30 +82,29 @@ BAD_DOMAINS = [
 ]
 
 
-def refused(release, tmp_path, *options: str) -> str:
-    """Copy with answers that must be refused, and return the last line of the output."""
+def refused(release, tmp_path, **answers: str) -> str:
+    """Copy with answers that must be refused, and return the reason."""
     path = tmp_path / "project"
-    done = run("copier", "copy", "--defaults", *options, release, path)
-    assert done.returncode != 0
+    with pytest.raises((ValueError, CopierError)) as reason:
+        emit(release, path, **answers)
     assert not path.exists()
-    return done.stdout.strip().splitlines()[-1]
+    return str(reason.value)
 
 
 @pytest.mark.parametrize(("name", "rule"), BAD_NAMES.items())
 def test_bad_project_name_is_refused(release, tmp_path, name, rule):
-    reason = refused(release, tmp_path, f"--data=project_name={name}")
-    assert NAME_RULES[rule] in reason
+    assert NAME_RULES[rule] in refused(release, tmp_path, project_name=name)
 
 
 @pytest.mark.parametrize("domain", BAD_DOMAINS)
 def test_bad_domain_is_refused(release, tmp_path, domain):
-    reason = refused(release, tmp_path, f"--data=domain={domain}")
+    reason = refused(release, tmp_path, domain=domain)
     assert "Write the domain as in www.example.com" in reason
 
 
 @pytest.mark.parametrize("framework", ["django", "", "Flask", "flask\n"])
 def test_unknown_framework_is_refused(release, tmp_path, framework):
-    reason = refused(release, tmp_path, f"--data=framework={framework}")
+    reason = refused(release, tmp_path, framework=framework)
     assert "is not in ['flask', 'fastapi']" in reason
 
 
@@ -113,8 +113,7 @@ def test_unknown_framework_is_refused(release, tmp_path, framework):
     [("flask", "uvicorn"), ("fastapi", "waitress"), ("flask", "apache"), ("fastapi", "")],
 )
 def test_unknown_server_is_refused(release, tmp_path, framework, server):
-    answers = data({"framework": framework, "server": server})
-    reason = refused(release, tmp_path, *answers)
+    reason = refused(release, tmp_path, framework=framework, server=server)
     offered = [pair.server for pair in PAIRS if pair.framework == framework]
     assert f"{server!r} is not in {offered}" in reason
 
@@ -122,9 +121,29 @@ def test_unknown_server_is_refused(release, tmp_path, framework, server):
 @pytest.mark.parametrize("value", ["", "../../evil"])
 @pytest.mark.parametrize("name", COMPUTED)
 def test_computed_answer_cannot_be_set(release, tmp_path, name, value):
-    reason = refused(release, tmp_path, f"--data={name}={value}")
+    reason = refused(release, tmp_path, **{name: value})
     assert f"'{name}'" in reason
     assert "The template computes this answer" in reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("project_name=My\nApp", NAME_RULES["printable"]),
+        ("project_name={{ 7 * 7 }}", NAME_RULES["tags"]),
+        ("domain=example.com:80", "Write the domain as in www.example.com"),
+        ("framework=django", "is not in ['flask', 'fastapi']"),
+        ("server=uvicorn", "is not in ['gunicorn', 'waitress', 'uwsgi']"),
+        ("slug=evil", "The template computes this answer"),
+    ],
+)
+def test_refusal_on_the_command_line(release, tmp_path, answer, reason):
+    """A status that is not 0, the reason as the last line, nothing written."""
+    path = tmp_path / "project"
+    done = run("copier", "copy", "--defaults", f"--data={answer}", release, path)
+    assert done.returncode != 0
+    assert reason in done.stdout.strip().splitlines()[-1]
+    assert not path.exists()
 
 
 def test_bad_answer_changes_nothing_in_an_existing_folder(release, tmp_path):
@@ -165,7 +184,7 @@ GOOD_NAMES = {
 
 @pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items())
 def test_good_project_name_is_accepted(release, tmp_path, name, slug):
-    path = emit(release, tmp_path / "project", f"--data=project_name={name}")
+    path = emit_on_command_line(release, tmp_path / "project", project_name=name)
     [unit] = path.glob("deploy/*.service")
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", unit.stem)
     assert not unit.stem.endswith("-")
@@ -198,7 +217,7 @@ def test_good_domain_is_accepted(copie, release, domain):
 def test_names_without_ascii_letters_do_not_clash(release, tmp_path):
     units = set()
     for number, name in enumerate(["我的应用", "我的网站", "1", "2"]):
-        path = emit(release, tmp_path / str(number), f"--data=project_name={name}")
+        path = emit(release, tmp_path / str(number), project_name=name)
         units |= {unit.name for unit in path.glob("deploy/*.service")}
     assert len(units) == 4
 
@@ -259,11 +278,8 @@ def test_prompt_offers_the_servers_of_the_framework(release, tmp_path):
     ("name", "answer", "reason"),
     [
         ("project_name", "   ", NAME_RULES["letter"]),
-        ("project_name", "x" * 61, NAME_RULES["characters"]),
         ("project_name", "{{ 7 * 7 }}", NAME_RULES["tags"]),
-        ("project_name", "My App ", NAME_RULES["ends"]),
         ("domain", "https://example.com", "Write the domain as in www.example.com"),
-        ("domain", "example.com:80", "Write the domain as in www.example.com"),
     ],
 )
 def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reason):
@@ -278,17 +294,6 @@ def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reaso
     child.expect(pexpect.EOF)
     assert child.wait() != 0
     assert not (tmp_path / "project").exists()
-
-
-def prompt(release, path, *options: str) -> pexpect.spawn:
-    """Start Copier at a terminal that is wide enough for each line."""
-    command = ["copy", *options, str(release), str(path)]
-    return pexpect.spawn("copier", command, encoding="utf-8", timeout=30, dimensions=(50, 400))
-
-
-def question(name: str) -> str:
-    """Return the prompt of a question, in English."""
-    return read_texts("en")["questions"].get(name, QUESTIONS[name]["help"])
 
 
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name[0] != "_"])

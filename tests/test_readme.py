@@ -179,7 +179,7 @@ def test_at_most_five_links_to_learn_more(project):
 
 
 def test_name_cannot_break_the_readme(release, tmp_path):
-    project = emit(release, tmp_path / "project", "--data=project_name=<!-- A & B")
+    project = emit(release, tmp_path / "project", project_name="<!-- A & B")
     assert readme(project).startswith("# &lt;!-- A & B\n")
 
 

@@ -8,7 +8,16 @@ import pexpect
 import pytest
 from support.commands import commit, free_port, ok, run
 from support.owner import FAVICON, LOGO
-from support.project import ANSWERS_FILE, PAIRS, append, files, lock_command, shell_blocks
+from support.project import (
+    ANSWERS_FILE,
+    ASKED,
+    PAIRS,
+    append,
+    files,
+    lock_command,
+    shell_blocks,
+)
+from support.prompt import ENTER, at_terminal, question
 from support.serve import http_client, serving
 from support.update import (
     ANSWERS,
@@ -29,6 +38,7 @@ from support.update import (
 )
 
 
+@pytest.mark.slow_pairs
 def test_older_release_differs_in_every_file(pair, history, fresh, tmp_path):
     """The model of an older release leaves no file out."""
     older = start(history, tmp_path, pair, OLDER)
@@ -38,6 +48,7 @@ def test_older_release_differs_in_every_file(pair, history, fresh, tmp_path):
     assert same == [FROZEN]
 
 
+@pytest.mark.slow_pairs
 @pytest.mark.parametrize("tag", RELEASES)
 def test_untouched_project_becomes_a_new_one(pair, tag, history, fresh, tmp_path):
     skip_if_newer(pair, tag, history)
@@ -89,15 +100,16 @@ def test_update_command_of_the_readme(history, fresh, tmp_path):
     project = start(history, tmp_path, PAIRS[0], OLDER)
     [block] = shell_blocks(project, "Update from the template")
     *_, command = block.splitlines()
-    child = pexpect.spawn("bash", ["-c", command], cwd=str(project), timeout=120)
-    for question in ("语言？", "called?", "write it with?", "is online?", "find it?"):
-        child.expect_exact(question.encode())
-        child.send("\r")
-    child.expect_exact(b"The update is in your files")
+    child = at_terminal("bash", "-c", command, folder=project)
+    for name in ASKED:
+        child.expect_exact(question(name))
+        child.send(ENTER)
+    child.expect_exact("The files are updated")
     child.expect(pexpect.EOF)
     assert_same(project, fresh(PAIRS[0]))
 
 
+@pytest.mark.slow_pairs
 def test_line_changed_on_both_sides_is_a_visible_conflict(pair, history, tmp_path):
     """In any file: both texts stay, git names the file, and the message says what to do."""
     project = start(history, tmp_path, pair, OLDER)

@@ -63,7 +63,7 @@ TAKEN = [
 @pytest.mark.parametrize("answers", TAKEN, ids=["longest", "scripts", "digits"])
 def test_answers_of_an_earlier_release_stay_valid(tag, answers, history, tmp_path):
     """A stricter validator would silently replace them with the defaults."""
-    project = emit(history, tmp_path, f"--vcs-ref={tag}", **answers)
+    project = emit(history, tmp_path, tag, **answers)
     commit(project)
     before = yaml.safe_load((project / ANSWERS_FILE).read_text())
     update(project)
@@ -79,6 +79,7 @@ def test_choices_of_an_earlier_release_stay(tag, history):
         assert facts["servers"].keys() <= FRAMEWORKS[framework]["servers"].keys()
 
 
+@pytest.mark.slow_pairs
 @pytest.mark.parametrize("tag", RELEASES)
 def test_paths_of_an_earlier_release_stay(pair, tag, history, fresh, tmp_path):
     """If a path is removed, the next update deletes the owner's file."""

@@ -125,7 +125,7 @@ def skip_if_newer(pair: Pair, release: str, history: Path) -> None:
 
 def start(history: Path, path: Path, pair: Pair, release: str) -> Path:
     """Start a project of a pair from a release, in git, as an owner does."""
-    emit(history, path, f"--vcs-ref={release}", **ANSWERS | pair._asdict())
+    emit(history, path, release, **ANSWERS | pair._asdict())
     return commit(path)
 
 
