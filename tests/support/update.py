@@ -72,7 +72,7 @@ def make_older(template: Path) -> None:
     for path in template_files(template):
         name = path.name.replace("{% endif %}", "").removesuffix(".jinja")
         text = path.read_text(encoding="utf-8")
-        only_includes = "{% include" in text  # a file of texts/, which is changed itself
+        only_includes = text.startswith("{% include")  # a file of texts/, changed itself
         if only_includes or name == Path(FROZEN).name:
             continue
         lines = text.splitlines(keepends=True)
