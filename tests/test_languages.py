@@ -3,6 +3,7 @@
 import ast
 import html
 import io
+import itertools
 import re
 import shutil
 import tokenize
@@ -11,8 +12,10 @@ from pathlib import Path
 import markupsafe
 import pexpect
 import pytest
+import yaml
 from support.commands import commit, ok, run
 from support.project import (
+    ANSWERS_FILE,
     ASKED,
     FIRST_PAIRS,
     FRAMEWORKS,
@@ -23,6 +26,7 @@ from support.project import (
     Installed,
     Pair,
     answers_of,
+    edit,
     emit,
     read,
     read_texts,
@@ -75,13 +79,17 @@ def both(pair: Pair, project: Path, translated, language: str) -> list[tuple[str
     return [(name, text, other[name]) for name, text in english.items()]
 
 
-def test_every_language_has_the_same_prompts(language):
+def test_every_language_has_the_same_texts(language):
     english, own = read_texts("en"), read_texts(language)
+    assert own.keys() == english.keys()
     for part in ("questions", "refusals"):
         assert own[part].keys() == english[part].keys()
     frameworks = FRAMEWORKS.values()
     rows = [*frameworks, *(row for each in frameworks for row in each["servers"].values())]
-    assert own["labels"].keys() == {row["label"] for row in rows}
+    assert {row["label"] for row in rows} <= own["labels"].keys()
+    assert own["labels"].keys() <= {
+        value for row in rows for value in row.values() if isinstance(value, str)
+    }
 
 
 def test_each_sentence_is_used(release, tmp_path, language):
@@ -333,9 +341,11 @@ def skeleton(markdown: str) -> list:
     return [levels, commands, columns, rows, bullets, words, links]
 
 
-def test_readme_says_the_same(both):
-    [(english, own)] = [(english, own) for name, english, own in both if name == "README.md"]
-    assert skeleton(own) == skeleton(english)
+def test_readmes_say_the_same(both):
+    readmes = [(name, english, own) for name, english, own in both if name.endswith(".md")]
+    assert len(readmes) == 2
+    for name, english, own in readmes:
+        assert skeleton(own) == skeleton(english), name
 
 
 def test_readmes_of_the_template_say_the_same():
@@ -367,29 +377,20 @@ def test_style_sheet_is_at_most_2_kb_in_any_language(pair, translated, language)
 
 
 @pytest.mark.slow_pairs
-def test_another_language_is_a_choice_and_its_files(pair, release, translated, tmp_path):
+def test_another_language_is_a_choice_and_a_folder(pair, release, translated, tmp_path):
     """Under another name it is emitted in the same way: no code depends on the language."""
     template = Path(shutil.copytree(release, tmp_path / "template"))
-    questions = (template / "copier.yml").read_text(encoding="utf-8")
-    row = f": {OTHER_LANGUAGES[0]}\n"
-    assert questions.count(row) == 1
-    questions = questions.replace(row, f"{row}    Another: xx\n")
-    (template / "copier.yml").write_text(questions, encoding="utf-8")
-    for name in ("README.{}.md", "{}.yml"):
-        text = (template / "texts" / name.format(OTHER_LANGUAGES[0])).read_text(
-            encoding="utf-8"
-        )
-        text = text.replace(f"\n  {OTHER_LANGUAGES[0]}: ", "\n  xx: ")
-        (template / "texts" / name.format("xx")).write_text(text, encoding="utf-8")
+    language = OTHER_LANGUAGES[0]
+    edit(template / "copier.yml", f": {language}\n", f": {language}\n    Another: xx\n")
+    folder = Path(shutil.copytree(template / "texts" / language, template / "texts/xx"))
+    texts = read_texts(language)
+    for sentence in itertools.chain(*texts["sentences"].values()):
+        sentence["xx"] = sentence.pop(language)
+    (folder / "texts.yml").write_text(yaml.safe_dump(texts), encoding="utf-8")
     tag(template, "v1.1.0")
     path = emit(template, tmp_path / "my-app", **pair._asdict(), language="xx")
-    ok(
-        "diff",
-        "-r",
-        "--exclude=.copier-answers.yml",
-        path,
-        translated(pair, OTHER_LANGUAGES[0]),
-    )
+    exclude = f"--exclude={ANSWERS_FILE}"
+    ok("diff", "-r", exclude, path, translated(pair, language))
 
 
 def test_page_names_its_language(pair, project, translated, language):
