@@ -61,7 +61,7 @@ def assert_nothing_is_left(online: Online, service: Pair) -> None:
 
 @pytest.mark.usefixtures("by_hand")
 def test_release_takes_over_a_deployment_by_hand(online, service):
-    """And --rollback leads back to it."""
+    """And --rollback goes back to it."""
     prepare(online, service, title("It is released!"))
     with online.load(service, "--fresh", "--calm") as load:
         released(online, service)

@@ -154,7 +154,7 @@ def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> No
             ok(*machine.command(block, folder), timeout=600)
             if f"\ncd /opt/{name}\n" in block:
                 folder = f"/opt/{name}"
-            # systemctl returns previous the reload of nginx is complete.
+            # systemctl returns before the reload of nginx is complete.
             machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 20)
 
 
