@@ -32,8 +32,9 @@ import psutil
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH.parent / "tests"))
 
-from conftest import PAIRS, Pair, commit, emit, free_port, isolate, make_release, ok
-from test_serve import configure, environment, serving, wait_for_port
+from support.commands import commit, free_port, isolate, ok
+from support.project import PAIRS, Pair, add_routes, append, emit, make_release, tag
+from support.serve import configure, environment, serving, wait_for_port
 
 TOOLS = {"wrk": "wrk", "nginx": "nginx-light", "systemd-socket-activate": "systemd"}
 
@@ -171,10 +172,8 @@ class Timed:
 def make_template(folder: Path) -> Path:
     """The template of this working tree, with two releases that differ by a line."""
     template = make_release(folder / "template")
-    with (template / "template/app/static/style.css.jinja").open("a") as style:
-        style.write("\n/* newer */\n")
-    commit(template, "Release")
-    ok("git", "tag", "v1.1.0", cwd=template)
+    append(template / "template/app/static/style.css.jinja", "\n/* newer */\n")
+    tag(template, "v1.1.0")
     return template
 
 
@@ -184,8 +183,9 @@ def time_template(template: Path, folder: Path, rounds: int, timed: Timed) -> No
         for framework in TUTORIALS:
             project = folder / f"{framework}-{number}"
             data = f"--data=framework={framework}"
+            command = ("copier", "copy", "--quiet", "--defaults", data, "--vcs-ref=v1.0.0")
             with timed(f"copier copy, {framework}"):
-                emit(template, project, data, "--vcs-ref=v1.0.0")
+                ok(*command, template, project)
             commit(project, "Start")
             with timed(f"copier update, {framework}"):
                 ok("copier", "update", "--quiet", "--defaults", cwd=project)
@@ -197,8 +197,7 @@ def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
     for pair in PAIRS:
         project = folder / str(pair) / "my-app"
         emit(template, project, **pair._asdict())
-        with (project / "app/routes.py").open("a") as routes:
-            routes.write(WAIT[pair.framework])
+        add_routes(project, WAIT[pair.framework])
         style = (project / "app/static/style.css").read_text()
         (project / "app/static/bench.css").write_text((style * 20)[:20_000])
         # As deploy/release builds a version.

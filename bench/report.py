@@ -20,10 +20,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 BENCH = Path(__file__).resolve().parent
 READMES = sorted(BENCH.parent.glob("README*.md"))
-QUESTIONS = yaml.safe_load((BENCH.parent / "copier.yml").read_text(encoding="utf-8"))
+FRAMEWORKS = yaml.safe_load((BENCH.parent / "servers.yml").read_text(encoding="utf-8"))
 TITLES = {
     f"{framework}-{server}": f"{facts['title']} on {row['title']}"
-    for framework, facts in QUESTIONS["frameworks"]["default"].items()
+    for framework, facts in FRAMEWORKS.items()
     for server, row in facts["servers"].items()
 }
 CASES = {
@@ -109,7 +109,7 @@ def short(ratio: float) -> str:
 def language_of(readme: Path) -> Callable[[str], str]:
     """Puts our words into the language of a README, whose pictures stand in docs/xx/."""
     language = re.search(r"docs/(\w+)/", readme.read_text(encoding="utf-8"))[1]
-    texts = (BENCH.parent / f"texts/{language}.yml").read_text(encoding="utf-8")
+    texts = (BENCH.parent / f"texts/{language}/texts.yml").read_text(encoding="utf-8")
     words = yaml.safe_load(texts)["bench"]
     return lambda word: words.get(word, word)
 

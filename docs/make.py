@@ -1,13 +1,12 @@
-"""Make the pictures of the READMEs again, each from a real run of this working tree.
+"""Make the pictures of the READMEs, each from a real run of this working tree.
 
     .venv/bin/python docs/make.py
 
-Each language has a folder of them. In a real terminal, a project is emitted by the command
-that README.md shows, with Enter at each question behind the first, and run by the commands
-that Copier then prints: start.svg. Its own server shows its first page to Chromium, in
-production mode, as visitors see it, but with Inter as the system's font: home-*.webp and
-phone-*.webp. sources.json keeps the checksums of what the page is made from, so that the
-tests can say when the pictures are old.
+Each language has a folder of them. start.svg: in a real terminal, the command of README.md
+emits a project, with Enter at each question after the first, and the commands that Copier
+prints run it. home-*.webp and phone-*.webp: its home page in Chromium, in production mode,
+as visitors see it, but with Inter as the system font. sources.json: the checksums of the
+page's sources, by which the tests know when the pictures are outdated.
 
 Port 8000 must be free. On Debian:
 apt-get install chromium curl fonts-inter fonts-noto-cjk git systemd
@@ -36,8 +35,10 @@ from playwright.sync_api import Browser, sync_playwright
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
 
-from conftest import LANGUAGES, ROOT, free_port, isolate, make_release, ok
-from test_serve import serving, wait_for_port
+from support.commands import free_port, isolate, ok
+from support.project import LANGUAGES, ROOT, make_release
+from support.prompt import DOWN, ENTER
+from support.serve import serving, wait_for_port
 
 TOOLS = {
     "chromium": "chromium",
@@ -46,14 +47,13 @@ TOOLS = {
     "git": "git",
     "systemd-socket-activate": "systemd",
 }
-COLUMNS, ROWS = 88, 500  # so many rows that nothing scrolls away
-ASKS = "🎤"  # stands before each question of Copier
-ENTER, DOWN = "\r", "\x1b[B"  # what the keys send
+COLUMNS, ROWS = 88, 500  # enough rows that nothing scrolls
+ASKS = "🎤"  # begins each question of Copier
 CURL = "curl 'http://127.0.0.1:8000/items/42?q=tea'"
-# Where the page is seen, and how many pixels wide and high that is.
+# The screens, in pixels.
 SCREENS = {"home": (840, 640), "phone": (390, 760)}
-SCHEMES = {"light": "#d1d9e0", "dark": "#3d444d"}  # with a colour for the frame
-# What is read with these is close to what most visitors have.
+SCHEMES = {"light": "#d1d9e0", "dark": "#3d444d"}  # with a color for the frame
+# Fonts that are close to what most visitors have.
 FAMILIES = {"Inter": "fonts-inter", "Noto Sans CJK SC": "fonts-noto-cjk"}
 FONTS = """<fontconfig>
 <include>/etc/fonts/fonts.conf</include>
@@ -63,10 +63,11 @@ FONTS = """<fontconfig>
 </match>
 </fontconfig>
 """
-# What the first page shows is in these.
+# The sources of the home page.
 PAGE = [
     "app/templates/base.html",
     "app/templates/home.html",
+    "app/templates/examples/links.html",
     "app/static/style.css",
     "app/static/favicon.svg",
 ]
@@ -76,25 +77,25 @@ PAGE = [
 
 
 class Span(NamedTuple):
-    """Characters of a line that look alike. style: classes in start.svg.jinja."""
+    """Characters of a line with the same style. style: classes in start.svg.jinja."""
 
     text: str
     style: str
 
 
 Line = list[Span]
-# What the colours of the terminal are for: the shell's prompt, and answers to Copier.
+# The meaning of the terminal's colors: the shell's prompt, and answers to Copier.
 STYLES = {"cyan": "prompt", "ffaf00": "answer"}
 ELLIPSIS = [Span("…", "faint")]
 
 
 class Terminal:
-    """A shell at a terminal, and what is on its screen."""
+    """A shell at a terminal, and its screen."""
 
     def __init__(self, folder: Path) -> None:
         self.screen = pyte.Screen(COLUMNS, ROWS)
         self.stream = pyte.Stream(self.screen)
-        # What is typed is bold, and a command's second line is indented.
+        # Typed text is bold, and the second line of a command is indented.
         prompts = r"PS1='\[\e[36m\]$\[\e[0m\] \[\e[1m\]' PS2='  ' PS0='\e[0m'"
         self.shell = pexpect.spawn(
             "env",
@@ -103,40 +104,40 @@ class Terminal:
             encoding="utf-8",
             dimensions=(ROWS, COLUMNS),
         )
-        # Copier asks the terminal where its cursor is.
+        # Copier requests the position of the cursor.
         self.screen.write_process_input = self.shell.send
         self.shell.sendline(f"{prompts}; clear")
         self.read_until(lambda: self.screen.cursor.y == 0 and self.at_prompt())
 
     def read_until(self, done, seconds: float = 300) -> None:
-        """Show what comes, until `done`."""
+        """Feed the output to the screen until `done`."""
         end = time.monotonic() + seconds
         while not done():
             if time.monotonic() > end:
-                sys.exit("This is where it stopped:\n" + "\n".join(self.text()))
+                sys.exit("It stopped here:\n" + "\n".join(self.text()))
             with contextlib.suppress(pexpect.TIMEOUT):
                 self.stream.feed(self.shell.read_nonblocking(65536, timeout=0.2))
 
     def close(self) -> None:
-        """End what runs, and the shell."""
+        """Stop the running command and the shell."""
         self.shell.sendintr()
         self.shell.sendline("exit")
         self.shell.expect(pexpect.EOF)
 
     def text(self) -> list[str]:
-        """The lines down to the cursor's."""
+        """Return the lines down to that of the cursor."""
         lines = self.screen.display[: self.screen.cursor.y + 1]
         return [line.rstrip() for line in lines]
 
     def at_prompt(self) -> bool:
-        """Does the shell wait for a command?"""
+        """Return whether the shell is waiting for a command."""
         return self.text()[-1].removeprefix("(.venv) ") == "$"
 
     def type(self, command: str, until: str = "", language: str = "en") -> list[Line]:
-        """Type a command, Enter at each question of Copier, and give what is on the screen.
+        """Type a command, and Enter at each question of Copier, and return the screen.
 
-        until: what it says when it is ready, where it does not end by itself.
-        language: what the first question of Copier is answered with.
+        until: what a command that does not end prints when it is ready.
+        language: the answer to the first question of Copier.
         """
         first, answered = self.screen.cursor.y, 0
 
@@ -157,7 +158,7 @@ class Terminal:
         return [self.line(row) for row in range(first, last)]
 
     def line(self, row: int) -> Line:
-        """A row of the screen, without the blanks at its end."""
+        """Return a row of the screen, without trailing blanks."""
         spans: Line = []
         cells = [self.screen.buffer[row][column] for column in range(COLUMNS)]
         while cells and cells[-1].data == " ":
@@ -172,43 +173,43 @@ class Terminal:
 
 
 def plain(line: Line) -> str:
-    """The text of a line."""
+    """Return the text of a line."""
     return "".join(span.text for span in line)
 
 
 def find(lines: list[Line], text: str) -> int:
-    """The number of the first line that has the text."""
+    """Return the number of the first line that contains a text."""
     return next(number for number, line in enumerate(lines) if text in plain(line))
 
 
 def answer(terminal: Terminal, command: str, language: str) -> list[Line]:
-    """Copier's questions, what the keys answer, and its message."""
+    """Return Copier's questions, the answers, and its message."""
     lines = terminal.type(command, language=language)
     typed = 1 + command.count("\n")
-    # Between command and question, pip may warn of settings that this machine alone has.
+    # Between command and question, pip may warn about settings of this machine.
     asked = find(lines, ASKS)
-    # The list of files begins with any: that is up to the file system.
+    # The order of the listed files depends on the file system.
     listed, enter = find(lines, "Copying from template"), find(lines[typed:], "cd ../") + typed
     questions, message = lines[asked : listed - 1], lines[enter - 3 : -1]
     return [*lines[:typed], *questions, ELLIPSIS, *message]
 
 
 def commands_of(message: list[Line]) -> list[str]:
-    """What Copier's message tells to run; the last of it starts the server."""
+    """Return the commands of Copier's message; the last one starts the server."""
     block = [plain(line).strip() for line in message]
     first = next(number for number, line in enumerate(block) if line.startswith("cd ../"))
     return block[first : block.index("", first)]
 
 
 def start_command() -> str:
-    """The command of README.md that emits a project."""
+    """Return the command of README.md that emits a project."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     return readme.split("\n## Start a project\n")[1].split("\n```sh\n")[1].split("\n```\n")[0]
 
 
 def record(template: Path, language: str) -> list[list[Line]]:
-    """What two terminals show: of the whole way to a site that runs, and of a visit."""
-    # In two lines, as one is wider than the picture.
+    """Return the screens of two terminals: from the first command to the site, and a visit."""
+    # In two lines, because one is wider than the picture.
     command = start_command().replace(" && .venv/bin/copier", " &&\n.venv/bin/copier")
     terminal = Terminal(template)
     lines = answer(terminal, command, language)
@@ -227,7 +228,7 @@ def record(template: Path, language: str) -> list[list[Line]]:
 
 
 def draw(panes: list[list[Line]]) -> str:
-    """The terminals as a picture, light and dark."""
+    """Return the terminals as a picture, light and dark."""
     environment = Environment(
         loader=FileSystemLoader(DOCS),
         undefined=StrictUndefined,
@@ -243,7 +244,7 @@ def draw(panes: list[list[Line]]) -> str:
 
 
 def shoot(browser: Browser, address: str, scheme: str, size: tuple[int, int]) -> bytes:
-    """The page on a screen of that size, in a frame with round corners."""
+    """Return a screenshot of the page, in a frame with round corners."""
     width, height = size
     page = browser.new_page(
         color_scheme=scheme,
@@ -265,7 +266,7 @@ def shoot(browser: Browser, address: str, scheme: str, size: tuple[int, int]) ->
 
 
 def photograph(project: Path, folder: Path) -> dict[str, bytes]:
-    """The first page on each screen, by the names of the files."""
+    """Return screenshots of the home page on each screen, by file name."""
     port = free_port()
     fonts = folder / "fonts.conf"
     fonts.write_text(FONTS)
@@ -286,7 +287,7 @@ def photograph(project: Path, folder: Path) -> dict[str, bytes]:
 
 
 def checksums(project: Path) -> dict[str, str]:
-    """What the first page is made from, with SHA-256."""
+    """Return the SHA-256 checksums of the sources of the home page."""
     return {name: hashlib.sha256((project / name).read_bytes()).hexdigest() for name in PAGE}
 
 
@@ -299,7 +300,7 @@ def main() -> None:
             sys.exit(f"Needs the font {family}: apt-get install {package}")
     with socket.socket() as sock:
         if sock.connect_ex(("127.0.0.1", 8000)) == 0:
-            sys.exit("Port 8000 is taken: end what listens there")
+            sys.exit("Port 8000 is in use: stop the program that is listening there")
     for language in LANGUAGES:
         make(language, DOCS / language)
 

@@ -1,7 +1,7 @@
-"""Releases: CHANGELOG.md names them, and git knows since when it does.
+"""Releases: CHANGELOG.md lists them, and git knows the commit of each.
 
-Tags may not travel with a clone, so the changelog is the record: a release is the commit
-in which its heading came to stand there. As a command, this refuses or makes a release:
+A clone may have no tags, so the changelog is the record: a release is the commit that
+added its heading. As a command, this refuses or makes a release:
 
     .venv/bin/python tests/releases.py 1.1.0
 """
@@ -34,10 +34,10 @@ class Release(NamedTuple):
 
 
 def parse(changelog: str) -> list[Release]:
-    """The releases that a changelog names, newest first.
+    """Return the releases that a changelog lists, newest first.
 
-    `## Unreleased` may stand above them. Raises ValueError for a heading of another
-    form, an order other than newest first, and a release of which nothing is said.
+    The first heading may be `## Unreleased`. Raises ValueError for any other invalid
+    heading, for a wrong order, and for a release without a text.
     """
     sections = re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]
     releases = []
@@ -53,25 +53,25 @@ def parse(changelog: str) -> list[Release]:
         if not release or release.heading != f"## {heading}":
             raise ValueError(f'"## {heading}" is not of the form "## 1.0.0 - 2026-11-23"')
         if not text.strip():
-            raise ValueError(f'below "## {heading}" nothing says what changes')
+            raise ValueError(f'nothing below "## {heading}" says what changes')
         newer = releases[-1] if releases else None
         if newer and not (newer.version > release.version and newer.date >= release.date):
-            raise ValueError(f'"## {heading}" stands below the older "{newer.heading}"')
+            raise ValueError(f'"## {heading}" is below the older "{newer.heading}"')
         releases.append(release)
     return releases
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """What a git command prints; CalledProcessError if it fails."""
+    """Return what a git command prints. Raises CalledProcessError if it fails."""
     return subprocess.run(
         ["git", *arguments], cwd=repository, check=True, capture_output=True, text=True
     ).stdout.strip()
 
 
 def commits(repository: Path) -> dict[Release, str]:
-    """The commit of each release: the one in which its heading came into the changelog.
+    """Return the commit of each release: the one that added its heading to the changelog.
 
-    Empty for a folder that is not in git, and for a shallow clone, which does not know.
+    Empty for a folder that is not in git, and for a shallow clone.
     """
     try:
         if git(repository, "rev-parse", "--is-shallow-repository") == "true":
@@ -87,12 +87,12 @@ def commits(repository: Path) -> dict[Release, str]:
 
 
 def problems(repository: Path, wanted: str) -> list[str]:
-    """Why HEAD cannot be released as the version `wanted`, each with its remedy."""
+    """Return why HEAD cannot be released as the version `wanted`, each reason with its fix."""
     if git(repository, "rev-parse", "--is-shallow-repository") == "true":
         return ["This clone has no history: git fetch --unshallow --tags"]
     found = []
     if git(repository, "status", "--porcelain"):
-        found.append("There are changes that are not committed: git status")
+        found.append("There are uncommitted changes: git status")
     try:
         known = commits(repository)
     except ValueError as error:
@@ -104,35 +104,35 @@ def problems(repository: Path, wanted: str) -> list[str]:
         found.append(f'CHANGELOG.md: put "{heading}" above what is new, and commit')
     elif known[newest] != git(repository, "rev-parse", "HEAD"):
         found.append(
-            f"There are commits after {known[newest][:7]}, in which the heading of {wanted}"
-            " came into CHANGELOG.md: take it out, commit, put it in again, and commit"
+            f"There are commits after {known[newest][:7]}, which added the heading of {wanted}"
+            " to CHANGELOG.md: remove it, commit, add it again, and commit"
         )
     tags = {tag: git(repository, "rev-list", "-1", tag) for tag in git_tags(repository)}
     for release, commit in known.items():
         tagged = tags.pop(release.tag, None)
         if str(release.version) == wanted:
             if tagged:
-                found.append(f"{release.tag} is released already: choose a higher version")
+                found.append(f"{release.tag} is already released: choose a higher version")
         elif not tagged:
             found.append(f"{release.tag} has no tag: git tag {release.tag} {commit[:7]}")
         elif tagged != commit:
             found.append(f"{release.tag} tags {tagged[:7]}, but its heading is {commit[:7]}'s")
     for tag in tags:
-        found.append(f"{tag} is a tag of which CHANGELOG.md knows nothing: add its heading")
+        found.append(f"{tag} is a tag without a heading in CHANGELOG.md: add its heading")
     return found
 
 
 def git_tags(repository: Path) -> list[str]:
-    """The tags that Copier takes for releases."""
+    """Return the tags that Copier treats as releases."""
     return [tag for tag in git(repository, "tag").splitlines() if re.match(r"v\d", tag)]
 
 
 def main(wanted: str, repository: Path = ROOT) -> None:
-    """Tag HEAD as a release, if nothing speaks against it and the tests pass."""
+    """Tag HEAD as a release, if `problems` finds none and the tests pass."""
     if found := problems(repository, wanted):
         sys.exit("\n".join([f"{wanted} is not released:", *found]))
     if subprocess.run([repository / ".ci/run"], check=False).returncode:
-        sys.exit(f"{wanted} is not released: the tests fail; .ci/run runs them again")
+        sys.exit(f"{wanted} is not released: the tests fail; run .ci/run")
     git(repository, "tag", "--annotate", f"v{wanted}", f"--message=Release {wanted}")
     print(f"{wanted} is tagged. Publish it: git push --follow-tags")
 

@@ -1,10 +1,11 @@
-"""The bench measures every pair, and what README.md shows is what it measured."""
+"""The bench measures every pair, and README.md shows its results."""
 
 import json
 import sys
 
 import pytest
-from conftest import LANGUAGES, PAIRS, ROOT, ok, run, tool
+from support.commands import ok, run, tool
+from support.project import LANGUAGES, PAIRS, ROOT
 
 BENCH = ROOT / "bench"
 
@@ -20,7 +21,7 @@ def report(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 def test_bench_measures_every_pair(report, tmp_path):
-    """A short run: its figures are noise, but they are all there."""
+    """A short run: its figures mean nothing, but none is missing."""
     for command, package in {"wrk": "wrk", "nginx": "nginx-light"}.items():
         tool(command, package)
     tool("systemd-socket-activate", "systemd")
@@ -45,7 +46,7 @@ def test_every_pair_has_targets(report):
     assert list(report.CPU) == [str(pair) for pair in PAIRS]
 
 
-def test_readme_and_plot_show_what_was_measured(report):
+def test_readme_and_plot_show_the_results(report):
     results = report.Results(BENCH / "results.json")
     assert len(report.READMES) == len(LANGUAGES)
     for readme in report.READMES:
@@ -55,7 +56,7 @@ def test_readme_and_plot_show_what_was_measured(report):
     assert (BENCH / "results.svg").read_text(encoding="utf-8") == report.plot(results)
 
 
-def test_a_missed_target_is_named(report, tmp_path):
+def test_a_missed_target_is_reported(report, tmp_path):
     results = report.Results(BENCH / "results.json")
     results.samples["flask-uwsgi"]["json"]["cpu_us"] = [1e9]
     [miss] = [

@@ -1,11 +1,11 @@
-"""The pictures in the READMEs show what a run shows today, each in its language."""
+"""The pictures in the READMEs are current, each in its language."""
 
 import json
 import re
 from xml.etree import ElementTree
 
 import pytest
-from conftest import LANGUAGES, ROOT, emit
+from support.project import LANGUAGES, ROOT, emit
 
 DOCS = ROOT / "docs"
 AGAIN = "Run docs/make.py again"
@@ -54,13 +54,14 @@ def pictures(readme: str) -> list[tuple[str, str | None]]:
         attributes = dict(re.findall(r'(\w+)="(.*?)"', tag))
         is_source = tag.startswith("<source")
         path = attributes["srcset" if is_source else "src"]
-        # A <source> is another look of the <img> beside it, which has the text.
+        # A <source> is a variant of the <img> next to it, which has the text.
         found.append((path, None if is_source else attributes.get("alt", "")))
     return found
 
 
+@pytest.mark.slow
 def test_recording_shows_what_copier_asks_and_says(make, recording, language, tmp_path):
-    """Every line, as it comes at a real terminal when the defaults are taken."""
+    """Every line, as at a real terminal with the default answers."""
     terminal = make.Terminal(make.make_release(tmp_path / "copier-pyweb"))
     run = make.answer(terminal, 'copier copy "$PWD" ../my-app', language)
     terminal.close()
@@ -68,14 +69,14 @@ def test_recording_shows_what_copier_asks_and_says(make, recording, language, tm
     assert sum(make.ASKS in text for text in today) >= 4
     first = next(number for number, line in enumerate(recording) if make.ASKS in line)
     assert recording[first : first + len(today)] == today, AGAIN
-    # And it goes on with the commands of the message, to the last.
+    # Then come all commands of the message.
     commands = make.commands_of(run)
     typed = [line.split("$ ")[1] for line in recording[first:] if "$ " in line]
     assert typed == [*commands, make.CURL]
 
 
 def test_transcript_has_the_lines_of_the_recording(make, recording, readme):
-    """From the first question to the end of the message, for those who read with their ears."""
+    """From the first question to the end of the message, for screen readers."""
     [transcript] = re.findall(r"<details>.*?```text\n(.*?)```.*?</details>", readme, re.DOTALL)
     first = next(number for number, line in enumerate(recording) if make.ASKS in line)
     shown = [line for line in recording[first:] if line != "…"]
@@ -84,37 +85,27 @@ def test_transcript_has_the_lines_of_the_recording(make, recording, readme):
     ]
 
 
-def test_recording_begins_with_the_command_of_the_readme(make, recording):
+def test_recording_is_of_a_whole_run(make, recording):
+    """It begins with the command of the README and ends with a response of the site."""
     first = next(number for number, line in enumerate(recording) if make.ASKS in line)
     shown = " ".join(line.strip() for line in recording[:first])
     assert shown == f"$ {make.start_command()}", AGAIN
-
-
-def test_recording_ends_with_an_answer_of_the_site(recording):
     assert any(f"Running on {SITE}" in line for line in recording)
-    answer = recording[next(n for n, line in enumerate(recording) if "$ curl" in line) + 1 :]
-    assert json.loads("".join(answer)) == {"item_id": 42, "q": "tea"}
+    curl = next(number for number, line in enumerate(recording) if "$ curl" in line)
+    assert json.loads("".join(recording[curl + 1 :])) == {"item_id": 42, "q": "tea"}
 
 
-def test_recording_asks_no_host_and_names_no_folder_of_a_machine(svg):
+def test_recording_names_no_other_host_and_no_path(svg):
     assert set(re.findall(r"\w+://[\w.:]*\w", svg)) == {"http://www.w3.org", SITE}
     for way in ("href", "url(", "@import", "@font-face", "<image", "<script", "<foreignObject"):
         assert way not in svg
     assert not re.search(r"/(tmp|home|root|opt|var|usr)\b", svg)
 
 
-def test_recording_has_a_look_for_each_style_in_it(svg):
-    """Light and dark."""
-    light, dark = svg.split("</style>")[0].split("@media (prefers-color-scheme: dark)")
-    used = set(" ".join(re.findall(r'class="(.+?)"', svg)).split())
-    assert used == set(re.findall(r"\.(\w+) {", light))
-    assert used - {"bold"} == set(re.findall(r"\.(\w+) {", dark))
-
-
-def test_pictures_are_there_and_say_what_they_show(readme, language):
+def test_pictures_exist_and_have_alternative_texts(readme, language):
     for path, text in pictures(readme):
         assert (ROOT / path).is_file(), path
-        assert text is None or len(text) > 9, f"{path} lacks a text for those who cannot see it"
+        assert text is None or len(text) > 9, f"{path} has no alternative text"
     files = (DOCS / language).iterdir()
     made = {
         f"docs/{language}/{path.name}" for path in files if path.suffix in (".svg", ".webp")
@@ -128,8 +119,8 @@ def test_pictures_are_small(readme):
         assert (ROOT / path).stat().st_size < 45_000, path
 
 
-def test_screenshots_show_the_page_of_today(make, release, language, tmp_path):
-    """By the checksums of what it is made from, as pixels differ from machine to machine."""
+def test_screenshots_show_the_current_page(make, release, language, tmp_path):
+    """By the checksums of its sources, because pixels differ from machine to machine."""
     project = emit(release, tmp_path / "my-app", language=language)
     then = json.loads((DOCS / language / "sources.json").read_text())
     now = make.checksums(project)

@@ -1,4 +1,4 @@
-"""What is emitted for GitHub: valid for those who read it, and its commands work."""
+"""The files for GitHub: valid for their readers, and their commands work."""
 
 import os
 import shlex
@@ -6,19 +6,19 @@ import shutil
 
 import pytest
 import yaml
-from conftest import ok, run
-from owner import lock_command
+from support.commands import ok, run
+from support.project import lock_command
 
 WORKFLOW = ".github/workflows/tests.yml"
 RENOVATE = ".github/renovate.json5"
-# GitHub's own actions may be named by their version; anybody else's not.
+# GitHub's own actions may be pinned by their version; others must be pinned by their hash.
 ZIZMOR = 'rules: {unpinned-uses: {config: {policies: {"actions/*": ref-pin, "*": hash-pin}}}}\n'
 
 
 @pytest.mark.parametrize(
     ("schema", "name"), [("vendor.github-workflows", WORKFLOW), ("vendor.renovate", RENOVATE)]
 )
-def test_file_is_valid_by_its_schema(project, schema, name, tmp_path):
+def test_file_matches_its_schema(project, schema, name, tmp_path):
     command = ("check-jsonschema", f"--builtin-schema={schema}")
     ok(*command, project / name)
     broken = tmp_path / os.path.basename(name)
@@ -27,7 +27,7 @@ def test_file_is_valid_by_its_schema(project, schema, name, tmp_path):
     assert run(*command, broken).returncode == 1
 
 
-def test_workflow_has_no_weak_spot(project, tmp_path):
+def test_workflow_has_no_weakness(project, tmp_path):
     (tmp_path / "zizmor.yml").write_text(ZIZMOR)
     command = ("zizmor", "--offline", f"--config={tmp_path}/zizmor.yml", "--no-progress")
     ok(*command, project / WORKFLOW)
@@ -35,7 +35,7 @@ def test_workflow_has_no_weak_spot(project, tmp_path):
 
 @pytest.mark.slow
 def test_commands_of_the_workflow_pass(project, tmp_path):
-    """Step by step in a fresh environment, as on GitHub's machine."""
+    """Step by step in a new environment, as on GitHub's runner."""
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     workflow = yaml.safe_load((project / WORKFLOW).read_text(encoding="utf-8"))
     steps = [step["run"] for step in workflow["jobs"]["tests"]["steps"] if "run" in step]
@@ -47,8 +47,8 @@ def test_commands_of_the_workflow_pass(project, tmp_path):
     assert " passed in " in outputs[-1]
 
 
-def test_renovate_can_renew_the_lock(project):
-    """It reads the command in the lock's head, and takes options with "=" alone."""
+def test_renovate_can_update_the_lock(project):
+    """It reads the command in the header of the lock, and accepts options only with "="."""
     head = (project / "requirements.lock").read_text(encoding="utf-8").splitlines()[1]
     words = shlex.split(head.removeprefix("#"))
     assert words == [word for word in shlex.split(lock_command(project)) if word != "--quiet"]

@@ -1,51 +1,59 @@
-"""What an owner reads is in their language, says the same, and is at the same code."""
+"""In every language, a project says the same and has the same code."""
 
 import ast
+import html
 import io
+import itertools
 import re
 import shutil
 import tokenize
 from pathlib import Path
 
+import markupsafe
 import pexpect
 import pytest
 import yaml
-from conftest import (
+from support.commands import commit, ok, run
+from support.project import (
+    ANSWERS_FILE,
+    ASKED,
+    FIRST_PAIRS,
+    FRAMEWORKS,
     LANGUAGES,
-    OTHERS,
+    OTHER_LANGUAGES,
     PAIRS,
-    QUESTIONS,
     ROOT,
     Installed,
     Pair,
-    commit,
+    answers_of,
+    edit,
     emit,
-    ok,
-    run,
+    read,
+    read_texts,
+    tag,
+    texts_of,
 )
+from support.prompt import DOWN, ENTER, prompt, question
+from support.render import renderer
 
-# Comments begin so, in what is neither Python nor HTML.
+# How comments begin in files that are neither Python nor HTML.
 COMMENT = re.compile(r"^\s*(#|//|/\*)")
 PROSE = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
-# What looks like a sentence, but is code, a command, or what another program says.
+# Lines that look like a sentence, but are code, commands or messages of other programs.
 NO_PROSE = re.compile(
     r"systemctl|systemd-analyze|apt |certbot |git |pip |uv |sudo |python3 |curl |nft |"
     r"No space left|does NOT match|allow \(incoming\)|hook input|/etc/nginx"
 )
 
 
-def texts(language: str) -> dict:
-    return yaml.safe_load((ROOT / f"texts/{language}.yml").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(params=OTHERS)
+@pytest.fixture(params=OTHER_LANGUAGES)
 def language(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="session")
 def translated(release: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Gives the project of a pair in a language. Not to be changed by a test."""
+    """Returns the project of a pair in a language. Tests must not change it."""
     made = {}
 
     def make(pair: Pair, language: str) -> Path:
@@ -57,49 +65,144 @@ def translated(release: Path, tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-def files(project: Path) -> dict[str, str]:
-    """The texts of a project, by name, but for what pip reads alone."""
-    return {
-        path.relative_to(project).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted(project.rglob("*"))
-        if path.is_file() and path.suffix not in (".lock", ".svg", ".pyc")
-    }
+def spoken_files(project: Path) -> dict[str, str]:
+    """Return the texts of a project, by path, except those that only programs read."""
+    texts = texts_of(project)
+    return {name: text for name, text in texts.items() if not name.endswith((".lock", ".svg"))}
 
 
 @pytest.fixture
 def both(pair: Pair, project: Path, translated, language: str) -> list[tuple[str, str, str]]:
-    """Each file's name, and its text in English and in the language."""
-    english, other = files(project), files(translated(pair, language))
+    """The path of each file, and its text in English and in the language."""
+    english, other = spoken_files(project), spoken_files(translated(pair, language))
     assert english.keys() == other.keys()
     return [(name, text, other[name]) for name, text in english.items()]
 
 
-def test_every_language_has_the_same_prompts(language):
-    english, own = texts("en"), texts(language)
+def test_every_language_has_the_same_texts(language):
+    english, own = read_texts("en"), read_texts(language)
+    assert own.keys() == english.keys()
     for part in ("questions", "refusals"):
         assert own[part].keys() == english[part].keys()
-    frameworks = QUESTIONS["frameworks"]["default"].values()
+    frameworks = FRAMEWORKS.values()
     rows = [*frameworks, *(row for each in frameworks for row in each["servers"].values())]
-    assert own["labels"].keys() == {row["label"] for row in rows}
+    assert {row["label"] for row in rows} <= own["labels"].keys()
+    assert own["labels"].keys() <= {
+        value for row in rows for value in row.values() if isinstance(value, str)
+    }
 
 
 def test_each_sentence_is_used(release, tmp_path, language):
-    """One that is not has been changed in English since."""
-    messages = (ROOT / "copier.yml").read_text(encoding="utf-8")
-    spoken = [re.sub(r"(?m)^ +", "", messages)]
+    """A sentence that is not in its file was changed in English."""
+    messages = re.sub(r"(?m)^ +", "", read("copier.yml"))
+    unused = {
+        (file, sentence["en"])
+        for file, sentences in read_texts(language)["sentences"].items()
+        for sentence in sentences
+        if file != "copier.yml" or sentence["en"] not in messages
+    }
     for pair in PAIRS:
-        framework = QUESTIONS["frameworks"]["default"][pair.framework]["title"]
-        for text in files(emit(release, tmp_path / str(pair), **pair._asdict())).values():
-            named = text.replace("my-app", "@slug@").replace("example.com", "@domain@")
-            titled = named.replace(framework, "@framework@").replace(
-                pair.facts["title"], "@server@"
-            )
-            spoken += [text, named, titled]
-    everything = "\n".join(spoken)
-    unused = [
-        each["en"] for each in texts(language)["sentences"] if each["en"] not in everything
+        texts = texts_of(emit(release, tmp_path / str(pair), **pair._asdict()))
+        values = VALUES | {
+            "@framework@": FRAMEWORKS[pair.framework]["title"],
+            "@server@": pair.facts["title"],
+        }
+        for file, sentence in [*unused]:
+            text = texts.get(put_in(file, values), "")
+            if put_in(sentence, values) in text:
+                unused.remove((file, sentence))
+    assert unused == set()
+
+
+def put_in(text: str, values: dict[str, str]) -> str:
+    """Replace placeholders."""
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+    return text
+
+
+# The placeholders of texts/translate.jinja, with the default answers.
+VALUES = {
+    "@slug@": "my-app",
+    "@domain@": "example.com",
+    "@host@": "example.com",
+    "@project_name@": "My App",
+    "@project_name_literal@": '"My App"',
+    "@project_name_html@": "My App",
+    "@nginx_prefix@": "site_my_app",
+    "@framework@": "Flask",
+    "@server@": "Gunicorn",
+    "@path@": "my-app",
+}
+
+
+def test_placeholders_are_known():
+    assert set(re.findall(r"@[a-z_]+@", read("texts/translate.jinja"))) <= VALUES.keys()
+
+
+def site_name(project: Path) -> str:
+    """Return SITE_NAME of app/config.py."""
+    tree = ast.parse((project / "app/config.py").read_text(encoding="utf-8"))
+    [value] = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "SITE_NAME"
     ]
-    assert not unused, "\n".join(unused)
+    return value
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Back in a moment",
+        "@slug@ @domain@ @host@ @nginx_prefix@ @path@ @server@",
+        "@project_name@ @framework@ @project_name_html@",
+        "@project_name_literal@ & 'Settings' \"Not found\"",
+        "A form",
+    ],
+)
+def test_no_text_changes_an_answer(release, tmp_path, language, name):
+    """Neither a sentence nor a placeholder in the name is replaced."""
+    project = emit(release, tmp_path / "project", project_name=name, language=language)
+    assert answers_of(project)["project_name"] == name
+    assert site_name(project) == name
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# {name}\n")
+    [down] = project.glob("deploy/nginx/*/down.html")
+    assert f">{name}<" in html.unescape(down.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("first", FIRST_PAIRS, ids=str)
+def test_no_sentence_changes_a_name(first, language):
+    """A name that is any sentence of the translations comes out unchanged, in every file."""
+    sentences = {
+        sentence["en"].strip()
+        for other in OTHER_LANGUAGES
+        for sentences in read_texts(other)["sentences"].values()
+        for sentence in sentences
+    }
+    names = {name for name in sentences if len(name) <= 60 and "\n" not in name}
+    names |= {part.strip() for name in sentences for part in re.findall(".{1,60}", name)}
+    assert len(names) > 200
+    render = renderer(first, language)
+    sample = "Sample"
+    samples = {file: text for file, text in render(sample).items() if sample in text}
+    assert samples.keys() >= {"README.md", "app/config.py", "deploy/nginx/my-app/down.html"}
+    for name in names:
+        for file, text in render(name, samples.keys()).items():
+            if file == "app/config.py":
+                literal = re.search("SITE_NAME = (.+)", text)[1]
+                assert ast.literal_eval(literal) == name
+                text = text.replace(f"= {literal}\n", f'= "{sample}"\n', 1)
+            expected = {
+                samples[file] if file == "app/config.py" else None,
+                samples[file].replace(sample, str(markupsafe.escape(name))),
+                samples[file].replace(sample, name.replace("<", "&lt;")),
+                samples[file].replace(sample, name),
+            }
+            assert text in expected, (file, name)
 
 
 def is_python(name: str) -> bool:
@@ -107,7 +210,7 @@ def is_python(name: str) -> bool:
 
 
 def prose(name: str, text: str) -> set[str]:
-    """The lines of a file that hold a sentence for people."""
+    """Return the lines of a file that contain a sentence for people."""
     if is_python(name):
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         spoken = (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1))
@@ -130,23 +233,31 @@ def test_no_english_sentence_is_left(both):
     assert {name: lines for name, lines in left.items() if lines} == {}
 
 
-# Words that are the same everywhere.
+# Words that are the same in every language, and names of headers and methods.
 NAMES = {
+    ".env",
     "API",
     "API ·",
+    "Content-Security-Policy",
     "FastAPI",
     "Flask",
     "GET",
     "HEAD",
     "Lax",
     "My App",
+    "OPTIONS",
+    "Origin",
+    "Sec-Fetch-Site",
     ", Python",
     "Uvicorn",
+    "fastapi",
+    "flask",
+    "uvicorn",
 }
 
 
 def phrases(name: str, text: str) -> set[str]:
-    """What pages show and Python code says, down to single words, but for names of things."""
+    """Return what pages and Python code say, down to single words, except for names."""
     if name.endswith(".html"):
         tags = re.findall(r"(?s){[{%].*?[%}]}", text)
         text = re.sub(r"(?s){[{%].*?[%}]}", "\n", text)
@@ -154,19 +265,22 @@ def phrases(name: str, text: str) -> set[str]:
         found += re.findall('(?:aria-label|alt|placeholder|title)="([^"]+)"', text)
         found += re.sub(r"(?s)<[^>]*>", "\n", text).split("\n")
     else:
-        constants = [
-            node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)
-        ]
-        found = [node.value for node in constants if isinstance(node.value, str)]
+        nodes = [*ast.walk(ast.parse(text))]
+        classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+        found = [node.value for node in nodes if isinstance(node, ast.Constant)]
+        # An annotation may name a class in quotes.
+        found = [each for each in found if isinstance(each, str) and each not in classes]
         found = [string for string in found if " " in string or string[:1].isupper()]
     found = {string.strip() for string in found if re.search("[A-Za-z]{2}", string)}
     return {
-        string for string in found - NAMES if not re.fullmatch(r"[\w.-]+[._/][\w./]+", string)
+        string
+        for string in found - NAMES
+        if not re.fullmatch(r"[\w.-]+[._/][\w./]+", string) and "-src '" not in string
     }
 
 
 def test_no_english_phrase_is_left_on_a_page(both):
-    """Nor a word: what `prose` passes over."""
+    """Not even a word, which `prose` skips."""
     pages = [
         each for each in both if re.match(r"(app/.+\.(py|html)|deploy/.+\.html)$", each[0])
     ]
@@ -184,8 +298,8 @@ def test_no_english_phrase_is_left_on_a_page(both):
     }
 
 
-def test_prose_is_seen(both):
-    """What the test above looks for is in English files."""
+def test_prose_is_found(both):
+    """What the tests above look for is in the English files."""
     seen = {name for name, english, _ in both if prose(name, english)}
     assert seen >= {
         "README.md",
@@ -197,7 +311,7 @@ def test_prose_is_seen(both):
 
 
 def code(name: str, text: str) -> str:
-    """What a machine sees of a file."""
+    """Return a file without what is for people."""
     if is_python(name):
         tree = ast.parse(text)
         for node in ast.walk(tree):
@@ -220,8 +334,8 @@ def test_code_is_the_same(both):
 
 
 def skeleton(markdown: str) -> list:
-    """What is the same in every language: levels, commands, shapes of tables, links."""
-    # A transcript, in the words of the language; tests/test_docs.py looks at it.
+    """Return what is the same in every language: levels, commands, tables, links."""
+    # A transcript, in the language; tests/test_docs.py checks it.
     markdown = re.sub(r"(?s)<details>.*?</details>", "", markdown)
     fences = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", markdown)
     commands = [block for kind, block in fences if kind not in ("", "text")]
@@ -238,9 +352,11 @@ def skeleton(markdown: str) -> list:
     return [levels, commands, columns, rows, bullets, words, links]
 
 
-def test_readme_says_the_same(both):
-    [(english, own)] = [(english, own) for name, english, own in both if name == "README.md"]
-    assert skeleton(own) == skeleton(english)
+def test_readmes_say_the_same(both):
+    readmes = [(name, english, own) for name, english, own in both if name.endswith(".md")]
+    assert len(readmes) == 2
+    for name, english, own in readmes:
+        assert skeleton(own) == skeleton(english), name
 
 
 def test_readmes_of_the_template_say_the_same():
@@ -251,6 +367,7 @@ def test_readmes_of_the_template_say_the_same():
         assert skeleton(readme) == skeleton(readmes[0])
 
 
+@pytest.mark.slow_pairs
 def test_tests_pass_in_every_language(pair, installed: Installed, translated, language):
     project = translated(pair, language)
     python = installed.path / ".venv/bin/python"
@@ -259,33 +376,32 @@ def test_tests_pass_in_every_language(pair, installed: Installed, translated, la
     assert done.returncode == 0, done.stdout
 
 
-def test_ruff_has_nothing_to_say_in_any_language(pair, translated, language):
+def test_ruff_finds_nothing_in_any_language(pair, translated, language):
     project = translated(pair, language)
     everything = ("--isolated", "--no-cache", ".", "deploy/release", "deploy/doctor")
     ok("ruff", "check", "--extend-select=B,I,UP", *everything, cwd=project)
     ok("ruff", "format", "--check", "--diff", *everything, cwd=project)
 
 
-def test_style_sheet_has_at_most_2_kb_in_any_language(pair, translated, language):
+def test_style_sheet_is_at_most_2_kb_in_any_language(pair, translated, language):
     assert (translated(pair, language) / "app/static/style.css").stat().st_size <= 2000
 
 
-def test_a_language_more_is_a_choice_and_two_files(pair, release, translated, tmp_path):
-    """Under another name it is emitted alike: no line of code asks which language it is."""
+@pytest.mark.slow_pairs
+def test_another_language_is_a_choice_and_a_folder(pair, release, translated, tmp_path):
+    """Under another name it is emitted in the same way: no code depends on the language."""
     template = Path(shutil.copytree(release, tmp_path / "template"))
-    questions = (template / "copier.yml").read_text(encoding="utf-8")
-    row = f": {OTHERS[0]}\n"
-    assert questions.count(row) == 1
-    questions = questions.replace(row, f"{row}    Another: xx\n")
-    (template / "copier.yml").write_text(questions, encoding="utf-8")
-    for name in ("README.{}.md", "{}.yml"):
-        text = (template / "texts" / name.format(OTHERS[0])).read_text(encoding="utf-8")
-        text = text.replace(f"\n  {OTHERS[0]}: ", "\n  xx: ")
-        (template / "texts" / name.format("xx")).write_text(text, encoding="utf-8")
-    commit(template, "Add a language")
-    ok("git", "tag", "v1.1.0", cwd=template)
+    language = OTHER_LANGUAGES[0]
+    edit(template / "copier.yml", f": {language}\n", f": {language}\n    Another: xx\n")
+    folder = Path(shutil.copytree(template / "texts" / language, template / "texts/xx"))
+    texts = read_texts(language)
+    for sentence in itertools.chain(*texts["sentences"].values()):
+        sentence["xx"] = sentence.pop(language)
+    (folder / "texts.yml").write_text(yaml.safe_dump(texts), encoding="utf-8")
+    tag(template, "v1.1.0")
     path = emit(template, tmp_path / "my-app", **pair._asdict(), language="xx")
-    ok("diff", "-r", "--exclude=.copier-answers.yml", path, translated(pair, OTHERS[0]))
+    exclude = f"--exclude={ANSWERS_FILE}"
+    ok("diff", "-r", exclude, path, translated(pair, language))
 
 
 def test_page_names_its_language(pair, project, translated, language):
@@ -295,26 +411,17 @@ def test_page_names_its_language(pair, project, translated, language):
         assert re.search(rf'<html lang="{language}\b', own)
 
 
-def test_prompt_goes_on_in_the_chosen_language(release, tmp_path):
-    """One down from English, and Enter from there on."""
-    child = pexpect.spawn(
-        "copier",
-        ["copy", str(release), str(tmp_path / "project")],
-        encoding="utf-8",
-        timeout=30,
-        dimensions=(50, 400),
-    )
-    chosen = texts(LANGUAGES[1])
-    child.expect_exact(QUESTIONS["language"]["help"])
-    child.send("\x1b[B\r")
-    for question in chosen["questions"].values():
-        child.expect_exact(question)
-        child.send("\r")
+def test_prompt_continues_in_the_chosen_language(release, tmp_path):
+    """One down from English, then Enter at each question."""
+    language = OTHER_LANGUAGES[0]
+    child = prompt(release, tmp_path / "project")
+    for name in ASKED:
+        child.expect_exact(question(name, language))
+        child.send(DOWN + ENTER if name == "language" else ENTER)
     child.expect("copier|git init")
     child.expect(pexpect.EOF)
     assert child.wait() == 0
-    answers = yaml.safe_load((tmp_path / "project/.copier-answers.yml").read_text())
-    assert answers["language"] == LANGUAGES[1]
+    assert answers_of(tmp_path / "project")["language"] == language
     assert not PROSE.search(re.sub(r"(?m)^.*(git|pip|flask) .*$", "", child.before))
 
 
@@ -324,18 +431,17 @@ def test_bad_answer_is_refused_in_the_language(release, tmp_path, language):
         *(release, tmp_path / "project"),
     )
     assert done.returncode != 0
-    assert texts(language)["refusals"]["domain"] in done.stdout
+    assert read_texts(language)["refusals"]["domain"] in done.stdout
 
 
-def test_switch_of_language_and_back_is_a_fresh_project(
+@pytest.mark.slow_pairs
+def test_switch_of_language_and_back_is_a_new_project(
     release, tmp_path, project, pair, language
 ):
-    """An update of an untouched project, which goes through without a conflict."""
+    """Updates of an untouched project, without a conflict."""
     path = tmp_path / "my-app"
     emit(release, path, **pair._asdict())
-    ok("git", "init", "--quiet", cwd=path)
     for chosen in (language, "en"):
-        ok("git", "add", "--all", cwd=path)
-        ok("git", "commit", "--quiet", "--message=Work", cwd=path)
+        commit(path)
         ok("copier", "update", "--defaults", f"--data=language={chosen}", cwd=path)
     ok("diff", "-r", "--exclude=.git", path, project)

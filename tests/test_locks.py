@@ -1,26 +1,21 @@
-"""The lock of each pair: complete, current, and good for every Python and platform."""
+"""The lock of each pair: complete, current, installable on every Python and platform."""
 
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Pair, ok, run, section, shell_blocks
-from owner import append, edit, lock_command
+from support.commands import ok, run
+from support.project import append, edit, lock_command, section, shell_blocks, template_lock
 from test_pythons import MINORS
 
-pytestmark = pytest.mark.slow  # because of many questions to the package index
+pytestmark = pytest.mark.slow  # because of many requests to the package index
 
 PLATFORMS = ("linux", "macos", "windows")
 
 
-def template_lock(pair: Pair) -> Path:
-    """Where the template keeps the lock of a pair."""
-    return ROOT / f"template/{{% if pair == '{pair}' %}}requirements.lock{{% endif %}}"
-
-
 def test_lock_is_current(pair, project, tmp_path, request):
-    """Locking again changes nothing. With --renew-locks, the newest versions are locked."""
+    """Locking again changes nothing. With --renew-locks, lock the newest versions."""
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     renew = request.config.getoption("--renew-locks")
     command = lock_command(tmp_path) + (" --upgrade" if renew else "")
@@ -29,11 +24,11 @@ def test_lock_is_current(pair, project, tmp_path, request):
     if renew:
         template_lock(pair).write_text(renewed, encoding="utf-8")
         return
-    remedy = "renew it: .venv/bin/pytest tests/test_locks.py --renew-locks"
-    assert template_lock(pair).read_text(encoding="utf-8") == renewed, remedy
+    fix = "update it: .venv/bin/pytest tests/test_locks.py --renew-locks"
+    assert template_lock(pair).read_text(encoding="utf-8") == renewed, fix
 
 
-def test_each_package_has_checksums(project):
+def test_each_package_has_hashes(project):
     lock = (project / "requirements.lock").read_text(encoding="utf-8")
     packages = re.findall(r"^[a-z][^ =]*==\S+.*\n((?: .*\n)+)", lock, re.MULTILINE)
     assert len(packages) == len(re.findall(r"^[^ #]", lock, re.MULTILINE)) >= 7
@@ -43,7 +38,7 @@ def test_each_package_has_checksums(project):
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("minor", MINORS)
 def test_lock_installs_without_a_compiler(pair, project, tmp_path, platform, minor):
-    """There is a wheel for each Python on each platform, and the lock has its checksum."""
+    """There is a wheel for each Python on each platform, and the lock has its hash."""
     # fmt: off
     output = ok(
         "uv", "pip", "install", "--dry-run", "--require-hashes", "--only-binary=:all:",
@@ -57,7 +52,7 @@ def test_lock_installs_without_a_compiler(pair, project, tmp_path, platform, min
     assert (f"+ {package}==" in output) == served
 
 
-def forget(project: Path, what: str) -> None:
+def outdate(project: Path, what: str) -> None:
     """Change the requirements, or the lock, without locking again."""
     lock = project / "requirements.lock"
     if what == "added":
@@ -75,26 +70,26 @@ def forget(project: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     {
-        "added": "requirements.lock has no own-package~=1.0; renew it: ",
-        "raised": "requirements.lock has no python-dotenv~=2.0; renew it: ",
-        "removed": "requirements.lock still has python-dotenv; renew it: ",
-        "unchecked": " has none; renew the lock: ",
+        "added": "requirements.lock has no own-package~=1.0; run ",
+        "raised": "requirements.lock has no python-dotenv~=2.0; run ",
+        "removed": "requirements.lock still has python-dotenv; run ",
+        "unchecked": " has none; run ",
         "conflicted": "run ",
     }.items(),
 )
-def test_own_tests_find_a_forgotten_lock(installed, tmp_path, what, says):
-    """And say the command that mends it, which is the README's."""
+def test_own_tests_find_an_outdated_lock(installed, tmp_path, what, says):
+    """And name the command that fixes it, which is the README's."""
     project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)
-    pytest_there = (installed.path / ".venv/bin/pytest", "tests/test_lock.py")
-    ok(*pytest_there, cwd=project)
-    forget(project, what)
-    failed = run(*pytest_there, cwd=project)
+    own_pytest = (installed.path / ".venv/bin/pytest", "tests/test_lock.py")
+    ok(*own_pytest, cwd=project)
+    outdate(project, what)
+    failed = run(*own_pytest, cwd=project)
     assert failed.returncode == 1
     assert f"{says}{lock_command(project)}" in failed.stdout
 
 
-def test_novice_adds_a_package_as_the_readme_says(installed, tmp_path):
-    """The block of the README, after the line it asks for."""
+def test_a_package_is_added_as_the_readme_says(installed, tmp_path):
+    """Its line in requirements.txt, then the block of the README."""
     project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)
     [line] = re.findall(r"such as `(.+?)`", section(project, "Add a package"))
     [block] = shell_blocks(project, "Add a package")

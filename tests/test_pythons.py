@@ -1,17 +1,17 @@
-"""The emitted app on each version of Python, of those it promises, that is here."""
+"""The emitted app on each supported version of Python that this machine has."""
 
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ok, run
+from support.commands import ok, run
 
 MINORS = range(10, 15)
 
 
 def interpreters() -> dict[int, Path]:
-    """A working interpreter for each minor version of Python 3 on this machine."""
+    """Find a working interpreter for each minor version of Python 3 on this machine."""
     found = {}
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for minor in MINORS:
@@ -36,7 +36,7 @@ def test_some_python_was_found():
 def test_own_tests_pass(pair, project, tmp_path, minor):
     """Installed from its lock, as on a server, the project passes its own tests."""
     if minor not in FOUND:
-        pytest.skip(f"there is no Python 3.{minor} on this machine")
+        pytest.skip(f"needs Python 3.{minor}")
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     ok("uv", "venv", "--quiet", "--python", FOUND[minor], cwd=tmp_path)
     install = ("uv", "pip", "install", "--quiet", "--requirements")

@@ -1,15 +1,24 @@
-"""The questions: which answers are taken, how bad ones are refused, what follows."""
+"""The questions: which answers are accepted, how others are refused, what is computed."""
 
 import ast
 import re
-import shlex
 from types import SimpleNamespace
 
 import pexpect
 import pytest
-import yaml
-from conftest import PAIRS, QUESTIONS, ROOT, data, emit, ok, run
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from copier.errors import CopierError
+from support.commands import ok, run
+from support.project import (
+    ASKED,
+    COMPUTED,
+    PAIRS,
+    QUESTIONS,
+    answers_of,
+    emit,
+    emit_on_command_line,
+)
+from support.prompt import prompt, question
+from support.render import compute, environment
 
 # https://copier.readthedocs.io/en/stable/configuring/#advanced-prompt-formatting
 QUESTION_KEYS = {
@@ -22,18 +31,15 @@ SETTINGS = {
     "_skip_if_exists", "_answers_file", "_message_before_copy", "_message_after_copy",
     "_message_before_update", "_message_after_update", "_preserve_symlinks",
 }  # fmt: skip
-ASKED = ["language", "project_name", "framework", "server", "domain"]
-COMPUTED = sorted(name for name in QUESTIONS if not name.startswith("_") and name not in ASKED)
 
 NAME_RULES = {
-    "characters": "1 to 60 characters",
+    "characters": "at most 60 characters",
     "printable": "printable characters",
     "letter": "at least one letter or digit",
-    "ends": "Take the spaces off the ends",
+    "ends": "Remove leading and trailing spaces",
     "tags": "template tags",
 }
 BAD_NAMES = {
-    "": "characters",
     "x" * 61: "characters",
     "x" * 300: "characters",
     "My\nApp": "printable",
@@ -55,7 +61,6 @@ BAD_NAMES = {
     "My {# App": "tags",
 }
 BAD_DOMAINS = [
-    "",
     "https://example.com",
     "example.com:8080",
     "example.com/path",
@@ -77,30 +82,29 @@ BAD_DOMAINS = [
 ]
 
 
-def refused(release, tmp_path, *options: str) -> str:
-    """Copy with answers that must be refused; gives the last line of the output."""
+def refused(release, tmp_path, **answers: str) -> str:
+    """Copy with answers that must be refused, and return the reason."""
     path = tmp_path / "project"
-    done = run("copier", "copy", "--defaults", *options, release, path)
-    assert done.returncode != 0
+    with pytest.raises((ValueError, CopierError)) as reason:
+        emit(release, path, **answers)
     assert not path.exists()
-    return done.stdout.strip().splitlines()[-1]
+    return str(reason.value)
 
 
 @pytest.mark.parametrize(("name", "rule"), BAD_NAMES.items())
 def test_bad_project_name_is_refused(release, tmp_path, name, rule):
-    reason = refused(release, tmp_path, f"--data=project_name={name}")
-    assert NAME_RULES[rule] in reason
+    assert NAME_RULES[rule] in refused(release, tmp_path, project_name=name)
 
 
 @pytest.mark.parametrize("domain", BAD_DOMAINS)
 def test_bad_domain_is_refused(release, tmp_path, domain):
-    reason = refused(release, tmp_path, f"--data=domain={domain}")
-    assert "Give the domain as in www.example.com" in reason
+    reason = refused(release, tmp_path, domain=domain)
+    assert "Write the domain as in www.example.com" in reason
 
 
 @pytest.mark.parametrize("framework", ["django", "", "Flask", "flask\n"])
 def test_unknown_framework_is_refused(release, tmp_path, framework):
-    reason = refused(release, tmp_path, f"--data=framework={framework}")
+    reason = refused(release, tmp_path, framework=framework)
     assert "is not in ['flask', 'fastapi']" in reason
 
 
@@ -109,8 +113,7 @@ def test_unknown_framework_is_refused(release, tmp_path, framework):
     [("flask", "uvicorn"), ("fastapi", "waitress"), ("flask", "apache"), ("fastapi", "")],
 )
 def test_unknown_server_is_refused(release, tmp_path, framework, server):
-    answers = data({"framework": framework, "server": server})
-    reason = refused(release, tmp_path, *answers)
+    reason = refused(release, tmp_path, framework=framework, server=server)
     offered = [pair.server for pair in PAIRS if pair.framework == framework]
     assert f"{server!r} is not in {offered}" in reason
 
@@ -118,12 +121,32 @@ def test_unknown_server_is_refused(release, tmp_path, framework, server):
 @pytest.mark.parametrize("value", ["", "../../evil"])
 @pytest.mark.parametrize("name", COMPUTED)
 def test_computed_answer_cannot_be_set(release, tmp_path, name, value):
-    reason = refused(release, tmp_path, f"--data={name}={value}")
+    reason = refused(release, tmp_path, **{name: value})
     assert f"'{name}'" in reason
-    assert "worked out by the template" in reason
+    assert "The template computes this answer" in reason
 
 
-def test_bad_answer_leaves_an_existing_folder_alone(release, tmp_path):
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("project_name=My\nApp", NAME_RULES["printable"]),
+        ("project_name={{ 7 * 7 }}", NAME_RULES["tags"]),
+        ("domain=example.com:80", "Write the domain as in www.example.com"),
+        ("framework=django", "is not in ['flask', 'fastapi']"),
+        ("server=uvicorn", "is not in ['gunicorn', 'waitress', 'uwsgi']"),
+        ("slug=evil", "The template computes this answer"),
+    ],
+)
+def test_refusal_on_the_command_line(release, tmp_path, answer, reason):
+    """A status that is not 0, the reason as the last line, nothing written."""
+    path = tmp_path / "project"
+    done = run("copier", "copy", "--defaults", f"--data={answer}", release, path)
+    assert done.returncode != 0
+    assert reason in done.stdout.strip().splitlines()[-1]
+    assert not path.exists()
+
+
+def test_bad_answer_changes_nothing_in_an_existing_folder(release, tmp_path):
     path = tmp_path / "project"
     path.mkdir()
     (path / "mine.txt").write_text("mine")
@@ -160,8 +183,8 @@ GOOD_NAMES = {
 
 
 @pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items())
-def test_good_project_name_is_taken(release, tmp_path, name, slug):
-    path = emit(release, tmp_path / "project", f"--data=project_name={name}")
+def test_good_project_name_is_accepted(release, tmp_path, name, slug):
+    path = emit_on_command_line(release, tmp_path / "project", project_name=name)
     [unit] = path.glob("deploy/*.service")
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", unit.stem)
     assert not unit.stem.endswith("-")
@@ -175,26 +198,26 @@ def test_good_project_name_is_taken(release, tmp_path, name, slug):
     assert site_name == name
     ok("ruff", "check", "--isolated", cwd=path)
     ok("ruff", "format", "--isolated", "--check", cwd=path)
-    answers = yaml.safe_load((path / ".copier-answers.yml").read_text(encoding="utf-8"))
+    answers = answers_of(path)
     assert answers["project_name"] == name
 
 
 @pytest.mark.parametrize(
     "domain", ["example.com", "localhost", "a.b.c.example", "xn--fsqu00a.com", "EXAMPLE.com"]
 )
-def test_good_domain_is_taken(copie, release, domain):
+def test_good_domain_is_accepted(copie, release, domain):
     result = copie.copy(extra_answers={"domain": domain}, template_dir=release)
     assert result.exception is None
     site = result.project_dir / "deploy/nginx/my-app/site.conf"
     assert f"\nserver_name {domain};\n" in site.read_text()
-    # nginx writes $host in lower case.
+    # $host is in lower case.
     assert f"($host != {domain.lower()})" in site.with_name("https.conf").read_text()
 
 
-def test_names_of_the_same_kind_do_not_clash(release, tmp_path):
+def test_names_without_ascii_letters_do_not_clash(release, tmp_path):
     units = set()
     for number, name in enumerate(["我的应用", "我的网站", "1", "2"]):
-        path = emit(release, tmp_path / str(number), f"--data=project_name={name}")
+        path = emit(release, tmp_path / str(number), project_name=name)
         units |= {unit.name for unit in path.glob("deploy/*.service")}
     assert len(units) == 4
 
@@ -208,7 +231,7 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
     child.expect("is ready")
     child.expect(pexpect.EOF)
     assert child.wait() == 0
-    answers = yaml.safe_load((path / ".copier-answers.yml").read_text())
+    answers = answers_of(path)
     assert {name: answers[name] for name in ASKED} == {
         "language": "en",
         "project_name": "My App",
@@ -216,6 +239,21 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
         "server": "gunicorn",
         "domain": "example.com",
     }
+
+
+def test_typed_answer_replaces_the_default(release, tmp_path):
+    """The default is shown, but not as text that is typed to."""
+    path = tmp_path / "project"
+    child = prompt(release, path)
+    for name in ASKED:
+        child.expect_exact(question(name))
+        child.send(
+            {"project_name": "Anna's Shop", "domain": "annas-shop.de"}.get(name, "") + "\r"
+        )
+    child.expect(pexpect.EOF)
+    assert child.wait() == 0
+    answers = answers_of(path)
+    assert (answers["project_name"], answers["domain"]) == ("Anna's Shop", "annas-shop.de")
 
 
 def test_prompt_offers_the_servers_of_the_framework(release, tmp_path):
@@ -240,11 +278,8 @@ def test_prompt_offers_the_servers_of_the_framework(release, tmp_path):
     ("name", "answer", "reason"),
     [
         ("project_name", "   ", NAME_RULES["letter"]),
-        ("project_name", "x" * 61, NAME_RULES["characters"]),
         ("project_name", "{{ 7 * 7 }}", NAME_RULES["tags"]),
-        ("project_name", "My App ", NAME_RULES["ends"]),
-        ("domain", "https://example.com", "Give the domain as in www.example.com"),
-        ("domain", "example.com:80", "Give the domain as in www.example.com"),
+        ("domain", "https://example.com", "Write the domain as in www.example.com"),
     ],
 )
 def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reason):
@@ -253,7 +288,7 @@ def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reaso
         child.expect_exact(question(asked))
         child.send("\r")
     child.expect_exact(question(name))
-    child.send("\x7f" * 30 + answer + "\r")
+    child.send(answer + "\r")
     child.expect_exact(reason)
     child.sendintr()
     child.expect(pexpect.EOF)
@@ -261,29 +296,17 @@ def test_prompt_says_why_an_answer_is_bad(release, tmp_path, name, answer, reaso
     assert not (tmp_path / "project").exists()
 
 
-def prompt(release, path, *options: str) -> pexpect.spawn:
-    """Copier at a terminal wide enough to keep each line whole."""
-    command = ["copy", *options, str(release), str(path)]
-    return pexpect.spawn("copier", command, encoding="utf-8", timeout=30, dimensions=(50, 400))
-
-
-def question(name: str) -> str:
-    """What Copier asks for an answer."""
-    texts = yaml.safe_load((ROOT / "texts/en.yml").read_text(encoding="utf-8"))
-    return texts["questions"].get(name, QUESTIONS[name]["help"])
-
-
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name[0] != "_"])
 def test_question_is_well_formed(name):
     details = QUESTIONS[name]
     assert details.keys() <= QUESTION_KEYS
     assert details["type"] in {"str", "bool", "yaml"}
-    assert re.fullmatch(r"[A-Z].+[?？]", question(name))
+    assert re.fullmatch(r"[A-Z].+[?？]( \(.+\))?", question(name))
     assert "default" in details
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
 
 
-def test_questions_come_in_the_order_of_the_design():
+def test_questions_are_in_order():
     assert [name for name in QUESTIONS if name in ASKED] == ASKED
 
 
@@ -295,27 +318,17 @@ def test_settings_are_known_and_need_no_trust():
 
 def test_computed_answers_are_not_remembered(copie, release):
     result = copie.copy(template_dir=release)
-    text = (result.project_dir / ".copier-answers.yml").read_text()
-    assert yaml.safe_load(text).keys() == {"_commit", "_src_path", *ASKED}
+    assert answers_of(result.project_dir).keys() == {"_commit", "_src_path", *ASKED}
 
 
 @pytest.mark.parametrize("name", ["_message_after_copy", "_message_after_update"])
 @pytest.mark.parametrize("system", ["linux", "windows"])
 def test_message_has_the_commands_of_the_system(name, system):
-    """A shell of Windows knows no `&&`, and another folder in the venv."""
-    options = QUESTIONS["_envops"] | {"undefined": StrictUndefined}
-    environment = Environment(loader=FileSystemLoader(ROOT), **options)
-    environment.filters["quote"] = shlex.quote
-    facts = QUESTIONS["frameworks"]["default"]["flask"]
-    message = environment.from_string(QUESTIONS[name]).render(
+    """PowerShell 5 has no `&&`, and a virtual environment of Windows has other folders."""
+    jinja = environment()
+    message = jinja.from_string(QUESTIONS[name]).render(
+        compute(jinja, {"language": "en"}),
         _copier_conf=SimpleNamespace(os=system, dst_path="../my-app"),
-        texts=yaml.safe_load((ROOT / "texts/en.yml").read_text()),
-        framework_facts=facts,
-        server_facts=facts["servers"]["gunicorn"],
-        language="en",
-        slug="my-app",
-        domain="",
-        project_name="My App",
     )
     activate = {"linux": ". .venv/bin/activate", "windows": r".venv\Scripts\Activate.ps1"}
     assert [line for line in activate.values() if f"  {line}\n" in message] == [

@@ -1,81 +1,85 @@
-"""The emitted README: what it tells a novice to type is typed here, word for word."""
+"""The emitted README: every command it tells the reader to type is run here, word for word."""
 
-import ast
-import contextlib
-import os
 import re
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
-from conftest import (
+from support.commands import free_port, ok
+from support.project import (
+    FRAMEWORKS,
     PAIRS,
-    QUESTIONS,
     ROOT,
     SECTIONS,
+    add_routes,
+    append,
     emit,
-    free_port,
-    ok,
+    home_page,
     section,
     shell_blocks,
 )
-from test_tree import home_page
+from support.serve import get_when_up, started
+from support.update import lines
 
 
 def readme(path) -> str:
     return (path / "README.md").read_text(encoding="utf-8")
 
 
-def test_sections_lead_from_here_to_online(project):
-    assert re.findall(r"^## (.+)$", readme(project), re.MULTILINE) == SECTIONS
+def test_sections_are_in_order(project):
+    for name, headings in SECTIONS.items():
+        text = (project / name).read_text(encoding="utf-8")
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == headings
 
 
-def test_run_it_here_passes_the_tests(installed):
+def test_readme_has_at_most_200_lines(project):
+    assert len(readme(project).splitlines()) <= 200
+
+
+def test_first_commands_run_the_tests(installed):
     assert "pytest" in installed.commands
     assert re.search(r"\d+ passed in", installed.output)
 
 
-@pytest.mark.parametrize("heading", ["Run it here", "Change something"])
-def test_server_of_the_readme_shows_the_first_page(installed, heading):
-    """The development server, and the one for the local network, as they are written.
+@pytest.mark.parametrize("kind", ["develop", "share"])
+def test_server_of_the_readme_serves_the_home_page(pair, installed, kind):
+    """The development server, and the one for the local network, as written.
 
-    Only the port is another, because the written one may be taken, and the address
-    for the local network is kept to this machine.
+    Only the port differs, because 8000 may be in use, and the server for the local
+    network listens on this machine only.
     """
-    [block] = shell_blocks(installed.path, heading)
-    written = block.splitlines()[-1]
+    written = FRAMEWORKS[pair.framework][kind]
+    if kind == "develop":
+        [block] = shell_blocks(installed.path, "Run it locally")
+        assert block.splitlines()[-1] == written
+    else:
+        assert f"`{written}`" in section(installed.path, "Change it")
     port = free_port()
     command = written.replace(" --port 8000", "").replace("0.0.0.0", "127.0.0.1")
     command += f" --port {port}"
     if written.startswith("fastapi run"):
         command += " --host 127.0.0.1"
     with started(f". .venv/bin/activate && exec {command}", installed.path) as server:
-        page = ask(f"http://127.0.0.1:{port}/", server)
+        page = get_when_up(f"http://127.0.0.1:{port}/", server)
     assert page.status_code == 200
     assert "app/templates/home.html" in page.text
 
 
-def test_powershell_differs_in_the_first_two_lines(project):
-    [shell] = shell_blocks(project, "Run it here")
-    [power] = re.findall(r"(?s)^```powershell\n(.*?)^```$", readme(project), re.MULTILINE)
-    assert power.splitlines()[2:] == shell.splitlines()[2:]
-    assert power.splitlines()[:2] == ["py -m venv .venv", r".venv\Scripts\Activate.ps1"]
+def test_readme_has_the_commands_of_powershell(project):
+    """Only the first two lines differ."""
+    text = section(project, "Run it locally")
+    for command in ("py -m venv .venv", r".venv\Scripts\Activate.ps1"):
+        assert f"`{command}`" in text
 
 
-def test_debug_mode_is_for_one_person(project):
-    text = readme(project)
-    [share] = shell_blocks(project, "Change something")
+def test_debug_mode_is_not_for_the_network(pair, project):
+    share = FRAMEWORKS[pair.framework]["share"]
     assert "debug" not in share
     assert " dev " not in share
-    assert "**The development server never goes online.**" in text
+    assert "**Do not use the development server in production:**" in readme(project)
 
 
-# What an owner may write first: a page in the place of ours, and JSON.
+# What an owner may write first: their own home page, and JSON.
 OWN_PAGE = '{% extends "base.html" %}{% block content %}<h1>Mine</h1>{% endblock %}\n'
 OWN_JSON = {
     "flask": '\n\n@pages.get("/sums")\ndef sums():\n    return {"sum": 7}\n',
@@ -83,72 +87,54 @@ OWN_JSON = {
 }
 
 
-@pytest.fixture
-def own(installed, tmp_path) -> Path:
-    """A copy of the installed project, to be changed."""
-    path = tmp_path / "my-app"
-    shutil.copytree(installed.path, path, ignore=shutil.ignore_patterns(".venv"))
-    (path / ".venv").symlink_to(installed.path / ".venv")
-    return path
-
-
 def check(project: Path) -> None:
-    """Its own tests pass, and ruff finds nothing that is left over."""
+    """Run its own tests, and ruff, which finds unused imports."""
     ok(project / ".venv/bin/python", "-m", "pytest", "-q", cwd=project)
-    ok("ruff", "check", "--isolated", "--no-cache", ".", cwd=project)
+    ok("ruff", "check", "--isolated", "--no-cache", "--ignore=I", ".", cwd=project)
 
 
 def test_first_changes_keep_the_tests_green(own, pair):
     (own / "app/templates/home.html").write_text(OWN_PAGE)
-    with (own / "app/routes.py").open("a") as routes:
-        routes.write(OWN_JSON[pair.framework])
+    add_routes(own, OWN_JSON[pair.framework])
     check(own)
 
 
-def test_first_page_says_where_settings_come_from(own):
-    """While one develops; tests/test_browser.py sees it in a browser."""
-    assert "the environment, no .env yet" in home_page(own)
+def test_home_page_says_where_settings_come_from(own):
+    """In development; tests/test_browser.py checks it in a browser."""
+    assert "environment variables, no .env yet" in home_page(own)
     (own / ".env").write_text("SECRET_KEY=\n")
-    assert "the environment, .env" in home_page(own)
+    assert "environment variables, .env" in home_page(own)
 
 
-def without(path: Path, words: list[str]) -> None:
-    """Take the functions, classes and lines out of a file of Python that have such a word."""
-    text = path.read_text()
-    lines = text.splitlines()
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-            block = range(first - 1, node.end_lineno)
-            if any(word in lines[line] for word in words for line in block):
-                for line in block:
-                    lines[line] = ""
-    path.write_text(
-        "\n".join(line for line in lines if not any(w in line for w in words)) + "\n"
-    )
-
-
-@pytest.mark.parametrize("example", ["/hello/", "/items/"])
-def test_example_is_taken_out_as_the_readme_says(own, example):
-    """Its functions with what only they need, its template, its link and its tests."""
-    template, link, words = {
-        "/hello/": ("hello.html", "hello_form", [example]),
-        "/items/": (None, "item_id", [example, "Item("]),
-    }[example]
-    without(own / "app/routes.py", words)
-    ok("ruff", "check", "--isolated", "--select=F401", "--fix", "app/routes.py", cwd=own)
-    if example == "/items/":
-        with (own / "app/routes.py").open("a") as routes:
-            routes.write("\nJSON_PATHS = ()\n")
-    if template:
-        (own / "app/templates" / template).unlink()
-    home = own / "app/templates/home.html"
-    lines = home.read_text().splitlines(keepends=True)
-    home.write_text("".join(line for line in lines if link not in line))
-    without(own / "tests/test_app.py", [example])
+def test_examples_are_removed_as_the_readme_says(own):
+    """Their files and the two lines; the project's own tests pass without them."""
+    for name in ("app/examples.py", "tests/test_examples.py"):
+        assert f"`{name}`" in section(own, "Change it")
+        (own / name).unlink()
+    assert "`app/templates/examples/`" in section(own, "Change it")
+    shutil.rmtree(own / "app/templates/examples")
+    routes = own / "app/routes.py"
+    kept = [line for line in lines(routes) if "examples" not in line]
+    assert len(kept) == len(lines(routes)) - 2
+    routes.write_text("\n".join(kept) + "\n")
     check(own)
     left = [path for kind in ("py", "html") for path in own.glob(f"app/**/*.{kind}")]
-    assert example not in "".join(path.read_text() for path in left)
+    for example in ("/hello/", "/items/<", "/items/{"):
+        assert example not in "".join(path.read_text() for path in left)
+
+
+def test_a_page_is_added_as_the_readme_says(own):
+    """The function and the template to copy."""
+    text = section(own, "Change it")
+    [function] = re.findall(r"(?ms)^```python\n(.*?)^```$", text)
+    [template] = re.findall(r"(?ms)^```html\n(.*?)^```$", text)
+    append(own / "app/routes.py", f"\n\n{function}")
+    (own / "app/templates/faq.html").write_text(template)
+    append(
+        own / "tests/test_app.py",
+        '\n\ndef test_faq(client):\n    assert "<h1>FAQ</h1>" in client.get("/faq").text\n',
+    )
+    check(own)
 
 
 def test_keep_it_in_git(project, tmp_path, monkeypatch):
@@ -163,7 +149,7 @@ def test_keep_it_in_git(project, tmp_path, monkeypatch):
     assert ok("git", "log", "--format=%an %ae", cwd=path) == "Your Name you@example.com\n"
 
 
-def test_what_is_where_names_every_file_that_is_there(project):
+def test_files_of_the_readme_exist(project):
     where = section(project, "What is where")
     named = re.findall(r"^([\w./-]+)  +\S", where, re.MULTILINE)
     assert len(named) >= 10
@@ -171,8 +157,8 @@ def test_what_is_where_names_every_file_that_is_there(project):
         assert (project / name).exists(), name
 
 
-@pytest.mark.parametrize(("heading", "count"), [("Put it online", 4), ("The same by hand", 5)])
-def test_each_step_online_has_a_check(project, heading, count):
+@pytest.mark.parametrize(("heading", "count"), [("Deploy", 4), ("Deploy by hand", 5)])
+def test_each_deployment_step_has_a_check(project, heading, count):
     steps = re.split(r"^\*\*[0-9A-Z]\. ", section(project, heading), flags=re.MULTILINE)[1:]
     assert len(steps) == count
     for step in steps:
@@ -180,8 +166,8 @@ def test_each_step_online_has_a_check(project, heading, count):
         assert "**Check:**" in step, step
 
 
-def test_copied_files_are_emitted_under_their_names(project):
-    """What the README and the heads of the deploy files copy or link is there."""
+def test_files_of_the_deployment_commands_exist(project):
+    """Whatever the README and the comments of the deploy files copy or link."""
     texts = [readme(project)] + [
         path.read_text() for path in project.glob("deploy/**/*") if path.is_file()
     ]
@@ -191,17 +177,17 @@ def test_copied_files_are_emitted_under_their_names(project):
         assert (project / name).exists(), name
 
 
-def test_five_links_at_most_lead_on(project):
+def test_at_most_five_links_to_learn_more(project):
     assert 1 <= section(project, "Learn more").count("](https://") <= 5
 
 
 def test_name_cannot_break_the_readme(release, tmp_path):
-    project = emit(release, tmp_path / "project", "--data=project_name=<!-- A & B")
+    project = emit(release, tmp_path / "project", project_name="<!-- A & B")
     assert readme(project).startswith("# &lt;!-- A & B\n")
 
 
 def test_template_readme_shows_the_real_tree(release, tmp_path):
-    """The tree in the template's own README is that of a project emitted today."""
+    """The tree in the template's own README is that of an emitted project."""
     project = emit(release, tmp_path / "my-app")
     tree = readme(ROOT).split("```text\nmy-app/\n")[1].split("```")[0]
     shown = [line.split()[0] for line in tree.splitlines()]
@@ -212,41 +198,7 @@ def test_template_readme_shows_the_real_tree(release, tmp_path):
 
 
 def test_template_readme_lists_the_pairs():
-    frameworks = QUESTIONS["frameworks"]["default"]
+    frameworks = FRAMEWORKS
     rows = re.findall(r"^\| (\w+) \| (\w+) \| .+ \|$", readme(ROOT), re.MULTILINE)
     titles = [(frameworks[pair.framework]["title"], pair.facts["title"]) for pair in PAIRS]
     assert rows == [("framework", "server"), *titles]
-
-
-@contextlib.contextmanager
-def started(command: str, path: Path) -> Iterator[subprocess.Popen]:
-    """A command in a shell, in the background, ended as Ctrl+C does."""
-    process = subprocess.Popen(
-        ["bash", "-c", command],
-        cwd=path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise AssertionError(f"Ctrl+C does not stop {command}") from None
-
-
-def ask(url: str, server: subprocess.Popen, seconds: float = 20) -> httpx2.Response:
-    """Ask again and again, until the server has come up."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return httpx2.get(url)
-        except httpx2.TransportError:
-            assert server.poll() is None, "the server has ended"
-            assert time.monotonic() < end, "no answer"
-            time.sleep(0.1)

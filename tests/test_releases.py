@@ -1,29 +1,28 @@
-"""A release is refused whose changelog, tags and tests disagree."""
+"""A release is refused if changelog, tags and tests contradict each other."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, ok
 from releases import Release, commits, main, parse, problems
+from support.commands import commit, ok
+from support.project import ROOT
 
 FIRST = "# Changes\n\n## 1.0.0 - 2026-01-02\n\nThe first.\n"
 SECOND = FIRST.replace("## 1.0.0", "## 1.1.0 - 2026-03-04\n\nMore.\n\n## 1.0.0")
 
 
 def record(repository: Path, changelog: str) -> str:
-    """Commit a changelog; gives the commit."""
+    """Commit a changelog, and return the id of the commit."""
     (repository / "CHANGELOG.md").write_text(changelog)
-    ok("git", "add", "--all", cwd=repository)
-    ok("git", "commit", "--quiet", "--allow-empty", "--message=Work", cwd=repository)
+    commit(repository)
     return ok("git", "rev-parse", "HEAD", cwd=repository).strip()
 
 
 @pytest.fixture
 def repository(tmp_path) -> Path:
     """One release, tagged; work after it; and the heading of the next."""
-    ok("git", "init", "--quiet", tmp_path)
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".ci/run").write_text("#!/bin/sh\nexit 0\n")
     (tmp_path / ".ci/run").chmod(0o755)
@@ -34,7 +33,7 @@ def repository(tmp_path) -> Path:
     return tmp_path
 
 
-def test_own_changelog_is_in_order():
+def test_own_changelog_is_valid():
     parse((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
 
 
@@ -50,19 +49,19 @@ def test_releases_are_read_newest_first():
         ("## v1.1.0 - 2026-03-04\n\nMore.", "is not of the form"),
         ("## 1.1.0 - 2026-02-30\n\nMore.", "is not of the form"),
         ("## 1.1.0\n\nMore.", "is not of the form"),
-        ("## 1.1.0 - 2026-03-04", "nothing says what changes"),
-        ("## 1.0.0 - 2026-03-04\n\nMore.", "stands below"),
-        ("## 1.1.0 - 2025-03-04\n\nMore.", "stands below"),
-        ("## 0.9.0 - 2026-03-04\n\nMore.", "stands below"),
+        ("## 1.1.0 - 2026-03-04", "says what changes"),
+        ("## 1.0.0 - 2026-03-04\n\nMore.", "is below"),
+        ("## 1.1.0 - 2025-03-04\n\nMore.", "is below"),
+        ("## 0.9.0 - 2026-03-04\n\nMore.", "is below"),
     ],
 )
-def test_heading_that_is_wrong_is_named(heading, says):
+def test_invalid_heading_is_reported(heading, says):
     with pytest.raises(ValueError, match=says):
         parse(FIRST.replace("## 1.0.0", f"{heading}\n\n## 1.0.0"))
 
 
-def test_release_is_the_commit_that_brought_its_heading(repository):
-    found = {release.tag: commit for release, commit in commits(repository).items()}
+def test_release_is_the_commit_that_added_its_heading(repository):
+    found = {release.tag: commit_id for release, commit_id in commits(repository).items()}
     first = ok("git", "rev-parse", "v1.0.0", cwd=repository).strip()
     second = ok("git", "rev-parse", "HEAD", cwd=repository).strip()
     record(repository, SECOND.replace("# Changes\n", "# Changes\n\n## Unreleased\n\nOn.\n"))
@@ -81,7 +80,7 @@ def test_folder_outside_git_knows_no_release(tmp_path):
     assert commits(tmp_path) == {}
 
 
-def test_release_that_is_in_order_is_tagged(repository):
+def test_valid_release_is_tagged(repository):
     assert problems(repository, "1.1.0") == []
     main("1.1.0", repository)
     tagged = ok("git", "rev-list", "-1", "v1.1.0", cwd=repository)
@@ -99,7 +98,7 @@ def test_nothing_is_released_when_the_tests_fail(repository):
 
 
 def disorder(repository: Path, what: str) -> None:
-    """Plant one contradiction between changelog, tags and history."""
+    """Make one contradiction between changelog, tags and history."""
     if what == "uncommitted":
         (repository / "new").touch()
     elif what == "later commit":
@@ -124,17 +123,17 @@ def disorder(repository: Path, what: str) -> None:
     ("what", "says"),
     {
         "uncommitted": "git status",
-        "later commit": "take it out, commit, put it in again",
+        "later commit": "remove it, commit, add it again",
         "unreleased": 'put "## 1.1.0 - ',
         "no heading": 'put "## 1.1.0 - ',
-        "wrong order": "stands below the older",
+        "wrong order": "is below the older",
         "tag missing": "v1.0.0 has no tag: git tag v1.0.0 ",
         "tag moved": "v1.0.0 tags ",
-        "tag unknown": "v0.5.0 is a tag of which CHANGELOG.md knows nothing",
-        "tag taken": "v1.1.0 is released already",
+        "tag unknown": "v0.5.0 is a tag without a heading",
+        "tag taken": "v1.1.0 is already released",
     }.items(),
 )
-def test_disagreement_is_refused_with_its_remedy(repository, what, says):
+def test_contradiction_is_refused_with_a_fix(repository, what, says):
     disorder(repository, what)
     tags = ok("git", "tag", cwd=repository)
     with pytest.raises(SystemExit) as refused:
@@ -143,7 +142,7 @@ def test_disagreement_is_refused_with_its_remedy(repository, what, says):
     assert ok("git", "tag", cwd=repository) == tags
 
 
-def test_command_asks_for_a_version():
+def test_command_requires_a_version():
     done = subprocess.run(
         [sys.executable, ROOT / "tests/releases.py"],
         capture_output=True,

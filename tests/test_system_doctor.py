@@ -6,8 +6,8 @@ import time
 from typing import NamedTuple
 
 import pytest
-from conftest import PAIRS
-from online import domain
+from support.online import domain
+from support.project import PAIRS
 
 pytestmark = pytest.mark.slow
 

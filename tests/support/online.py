@@ -1,4 +1,4 @@
-"""Sites of every pair on one machine, put online by the commands of their README."""
+"""Sites of every pair on one machine, deployed with the commands of their README."""
 
 import contextlib
 import json
@@ -7,34 +7,25 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import MACHINES, PAIRS, Pair, commit, emit, ok, section, shell_blocks
-from machine import Machine, root_file_system
-from test_serve import PROBES
+from support.commands import commit, ok
+from support.machine import Machine, root_file_system
+from support.project import (
+    MACHINES,
+    PAIRS,
+    Pair,
+    add_routes,
+    emit,
+    probes,
+    section,
+    shell_blocks,
+)
 
-STATE = """
-
-@{router}.get("/state")
-def state():
-    import os, socket
-
-    with open(os.environ["STATE_DIRECTORY"] + "/visits", "a") as file:
-        file.write("x")
-    try:
-        open("/opt/{slug}/app/planted.py", "w")
-    except OSError as error:
-        planted = type(error).__name__
-    with socket.socket() as outside:
-        outside.settimeout(2)
-        reached = outside.connect_ex(("10.9.8.7", 9)) == 111  # nobody listens there
-    return {{"user": os.getuid(), "planted": planted, "network": reached}}
-"""
-
-
-CHINESE = "chinese"  # one site more, whose README was followed in Chinese
+CHINESE = "chinese"  # one more site, whose README was followed in Chinese
 
 
 def domain(site: Pair | str) -> str:
@@ -42,23 +33,20 @@ def domain(site: Pair | str) -> str:
 
 
 def emit_site(pair: Pair, release: Path, path: Path, name: str = "", **answers: str) -> Path:
-    """A project of the pair with routes that show what it sees, committed to git.
+    """Emit a project of the pair with the probes, and commit it to git.
 
-    name: the site's, or else that of the pair.
+    name: of the site, by default that of the pair.
     """
     name = name or str(pair)
     answers |= pair._asdict() | {"project_name": name, "domain": domain(name)}
     emit(release, path, **answers)
-    router = "pages" if pair.framework == "flask" else "api"
-    with (path / "app/routes.py").open("a") as routes:
-        routes.write(PROBES[pair.framework].replace("sleep(2)", "sleep(3)"))
-        routes.write(STATE.format(router=router, slug=name))
+    add_routes(path, probes(pair))
     commit(path, "Start")
     return path
 
 
 class Step(NamedTuple):
-    """A step of the README: what to type, and a check with what it says."""
+    """A step of the README: what to type, a check, and what the check prints."""
 
     block: str
     check: str
@@ -66,7 +54,7 @@ class Step(NamedTuple):
 
 
 def section_steps(project: Path, heading: str) -> list[Step]:
-    """The steps below a heading of the README that have a check to be typed."""
+    """Return the steps below a heading of the README, each with its check."""
     text = section(project, heading)
     # fmt: off
     found = re.findall(  # **Check:** `a command` says "something"
@@ -79,22 +67,22 @@ def section_steps(project: Path, heading: str) -> list[Step]:
 
 
 def steps(project: Path, by_hand: bool) -> list[Step]:
-    """The way online: with deploy/release, or in its place by hand."""
-    packages, fetch, release, https = section_steps(project, "Put it online")
+    """Return the steps of a deployment: with deploy/release, or by hand."""
+    packages, fetch, release, https = section_steps(project, "Deploy")
     if not by_hand:
         return [packages, fetch, release, https]
-    return [packages, *section_steps(project, "The same by hand")[:4], https]
+    return [packages, *section_steps(project, "Deploy by hand")[:4], https]
 
 
 def ship(project: Path, by_hand: bool) -> str:
-    """What to type to ship a change."""
+    """Return what to type to deploy a change."""
     if by_hand:
-        return section_steps(project, "The same by hand")[4].block
+        return section_steps(project, "Deploy by hand")[4].block
     return shell_blocks(project, "Ship a change")[0]
 
 
 class Online:
-    """A machine with every pair's site, put there by the README's own commands."""
+    """A machine with the site of every pair, deployed with the README's own commands."""
 
     def __init__(self, machine: Machine, projects: dict[Pair, Path], by_hand: bool) -> None:
         self.machine = machine
@@ -103,7 +91,7 @@ class Online:
         self.root_certificate = machine.root / "srv/pebble/root.pem"
 
     def curl(self, pair: Pair | str, path: str, *options: str) -> str:
-        """Ask a site over https from inside; gives the body."""
+        """Request a page of a site over https from inside, and return its body."""
         words = " ".join(f"'{option}'" for option in options)
         return self.machine.ok(f"curl -sS {words} https://{domain(pair)}{path}")
 
@@ -113,9 +101,22 @@ class Online:
     def load(self, pair: Pair, *options: str) -> "Load":
         return Load(self, pair, *options)
 
+    def under_load(
+        self, pairs: list[Pair], action: Callable[[Pair], None]
+    ) -> dict[Pair, "Load"]:
+        """Run an action for several sites at the same time, each site under its own load."""
+
+        def act(pair: Pair) -> Load:
+            with self.load(pair, "--shared") as load:
+                action(pair)
+            return load
+
+        with ThreadPoolExecutor(len(pairs)) as pool:
+            return dict(zip(pairs, pool.map(act, pairs), strict=True))
+
 
 class Load:
-    """A steady load while the block runs; `sent` and `failed` tell of it behind."""
+    """A steady load while the block runs, which sets `sent` and `failed` at its end."""
 
     def __init__(self, online: Online, pair: Pair, *options: str) -> None:
         script = Path(__file__).with_name("load.py")
@@ -138,7 +139,7 @@ class Load:
 
 
 def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> None:
-    """Type the README's commands, word for word, for one site after the other.
+    """Run the README's commands, word for word, for one site after the other.
 
     projects: by the names of their sites.
     """
@@ -147,34 +148,36 @@ def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> No
         for block, check, expected in steps(project, by_hand):
             if "certbot" in block and not (machine.root / "srv/pebble").exists():
                 machine.start_certificate_authority()
-            # The reader's own repository, which the README asks for.
+            # The README has a placeholder for the reader's own repository.
             given = f"REPOSITORY=file:///srv/git/{name}.git"
             block = re.sub(r"^REPOSITORY=.+$", given, block, flags=re.MULTILINE)
             ok(*machine.command(block, folder), timeout=600)
             if f"\ncd /opt/{name}\n" in block:
                 folder = f"/opt/{name}"
-            # A reload of nginx is not over when systemctl is.
+            # systemctl returns before the reload of nginx is complete.
             machine.wait_until(f"cd {folder} && {check} | grep -F '{expected}'", 20)
 
 
 def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
-    """Boot a Debian, by its code name, with every pair's site, until it is not needed any more.
+    """Boot a Debian, by its code name, deploy the site of every pair, and shut it down at the end.
 
-    On the oldest one they are put there by hand, on the others by deploy/release.
+    On the oldest one they are deployed by hand, on the others with deploy/release.
     """
-    # A template of its own, which a test takes to its next release.
+    # Its own copy of the template, in which a test makes another release.
     template = Path(shutil.copytree(release, folder / "template"))
     projects = {pair: emit_site(pair, template, folder / str(pair)) for pair in PAIRS}
     locks = [project / "requirements.lock" for project in projects.values()]
     root = folder / "root"
     ok("cp", "--archive", root_file_system(debian, locks), root)
     sites = {str(pair): project for pair, project in projects.items()}
-    chinese = PAIRS[0] if debian == MACHINES[0] else PAIRS[-1]  # a framework on each machine
+    chinese = (
+        PAIRS[0] if debian == MACHINES[0] else PAIRS[-1]
+    )  # a different framework on each machine
     sites[CHINESE] = emit_site(chinese, template, folder / CHINESE, CHINESE, language="zh")
     for name, project in sites.items():
         ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{name}.git")
     machine = Machine(root, [domain(name) for name in sites])
-    machine.ok("ip address add 10.9.8.7/32 dev lo")  # another address than 127.0.0.1
+    machine.ok("ip address add 10.9.8.7/32 dev lo")  # an address other than 127.0.0.1
     by_hand = debian == MACHINES[0]
     try:
         put_online(machine, sites, by_hand)
@@ -185,15 +188,15 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
 
 @contextlib.contextmanager
 def edited(online: Online, path: str, text: str) -> Iterator[None]:
-    """A file on the machine with a text behind its own, for the time of the block."""
+    """Append a text to a file on the machine while the block runs."""
     file = online.machine.path(path)
-    before = file.read_text() if file.exists() else None
+    previous = file.read_text() if file.exists() else None
     file.parent.mkdir(exist_ok=True)
-    file.write_text((before or "") + text)
+    file.write_text((previous or "") + text)
     try:
         yield
     finally:
-        if before is None:
+        if previous is None:
             file.unlink()
         else:
-            file.write_text(before)
+            file.write_text(previous)

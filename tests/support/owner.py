@@ -1,13 +1,13 @@
 """A model of what an owner does with an emitted project in a year.
 
-Each edit stands where the project invites it: a line in the list, a function behind the
-last one, a file of one's own, a picture in place of another.
+Each edit is where the project suggests it: a line in a list, a function after the last
+one, a new file, a replaced picture.
 """
 
-import re
 from pathlib import Path
 
-from conftest import Pair, ok, shell_blocks
+from support.commands import ok
+from support.project import Pair, append, edit, lock_command
 
 SHOP = '''"""What we sell."""
 
@@ -71,26 +71,6 @@ LOGO = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\xff\xfe a picture, as far as git ca
 FAVICON = '<svg xmlns="http://www.w3.org/2000/svg"><circle r="9" fill="#c33"/></svg>\n'
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    """Put `new` in place of `old`, which stands in the file once."""
-    text = path.read_text(encoding="utf-8")
-    assert text.count(old) == 1, f"{path.name} has {text.count(old)} times {old!r}"
-    path.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def append(path: Path, text: str) -> None:
-    """Put a text behind the last line of a file."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-
-
-def lock_command(project: Path) -> str:
-    """The command of the README that renews the lock."""
-    [block] = shell_blocks(project, "Add a package")
-    [command] = re.findall(r"^uv pip compile .+$", block, re.MULTILINE)
-    return command
-
-
 def work_for_a_year(project: Path, pair: Pair) -> None:
     """Edit an emitted project as its owner would, without committing it."""
     app, tests = project / "app", project / "tests"
@@ -98,12 +78,12 @@ def work_for_a_year(project: Path, pair: Pair) -> None:
     # Routes, templates, styles, pictures.
     (app / "shop.py").write_text(SHOP)
     (app / "templates/shop.html").write_text(SHOP_PAGE)
-    behind = {
+    imports = {
         "flask": "from flask import Blueprint, redirect, render_template, request, session, "
         "url_for\n\n",
         "fastapi": "from app.config import PROJECT, SITE_NAME\n",
     }[pair.framework]
-    edit(app / "routes.py", behind, behind + "from app.shop import PRICES\n")
+    edit(app / "routes.py", imports, imports + "from app.shop import PRICES\n")
     edit(app / "routes.py", '"""A page made from a template."""', '"""Welcome."""')
     append(app / "routes.py", ROUTES[pair.framework])
     edit(app / "templates/home.html", "<h1>It works!</h1>", "<h1>Come in!</h1>")

@@ -1,4 +1,4 @@
-"""Debian's Chromium, steered by Playwright, and what axe-core and Lighthouse say of a page."""
+"""Debian's Chromium, driven by Playwright, and checks of a page with axe-core and Lighthouse."""
 
 import fcntl
 import json
@@ -8,14 +8,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ok, run, tool
-from machine import CACHE
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
 
+from support.commands import ok, run, tool
+from support.machine import CACHE
+
 SITE = "https://example.com"
-# npm's lighthouse, to the last version: a newer one may weigh its scores anew.
+# An exact version, because a newer one may weight its scores differently.
 LIGHTHOUSE = "13.5.0"
-# What the focused element is called, more or less as a screen reader says it.
+# The name of the focused element, more or less as a screen reader says it.
 FOCUSED = """(() => {
     const it = document.activeElement;
     const label = it.ariaLabel || it.labels?.[0]?.textContent || it.placeholder;
@@ -24,12 +25,12 @@ FOCUSED = """(() => {
 
 
 def chromium() -> str:
-    """The path of Chromium."""
+    """Return the path of Chromium."""
     return tool("chromium", "chromium")
 
 
 def options(port: int) -> list[str]:
-    """Options of Chromium for which example.com is a port of this machine, and all there is."""
+    """Return Chromium's options to resolve example.com to a port of this machine, and no other host."""
     rules = f"MAP example.com:443 127.0.0.1:{port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     # A container has little /dev/shm, and no sandbox for root.
     return ["--no-sandbox", "--disable-dev-shm-usage", f"--host-resolver-rules={rules}"]
@@ -40,7 +41,7 @@ def open_browser(playwright: Playwright, port: int) -> Browser:
 
 
 class Visit:
-    """A page in a browser that notes what goes wrong and which hosts are asked."""
+    """A page in a browser that records errors and the hosts of its requests."""
 
     def __init__(self, browser: Browser, scheme: str = "light") -> None:
         context = browser.new_context(color_scheme=scheme, ignore_https_errors=True)
@@ -53,18 +54,18 @@ class Visit:
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).hostname))
 
     def note(self, message: ConsoleMessage) -> None:
-        # The console also shows that the page itself was answered with an error.
+        # The console also reports the expected error status of the page itself.
         known = message.location["url"] == self.failing
         if message.type in ("error", "warning") and not known:
             self.errors.append(f"{message.text} ({message.location['url']})")
 
     def open(self, address: str, status: int = 200) -> None:
         self.failing = address if status >= 400 else ""
-        answer = self.page.goto(address)
-        assert answer.status == status
+        response = self.page.goto(address)
+        assert response.status == status
 
     def tab_to(self, name: str) -> None:
-        """Press Tab until the element of that name has the focus, and shows that it has."""
+        """Press Tab until the element of that name has the focus, and shows it."""
         seen = []
         while name not in seen:
             assert len(seen) < 30, seen
@@ -74,7 +75,7 @@ class Visit:
         assert outline != "none", name
 
     def faults(self) -> list[str]:
-        """What is wrong, by the console, the hosts that were asked and axe-core; [] if nothing."""
+        """Return the errors of the console, requests to other hosts, and what axe-core finds."""
         foreign = self.hosts - {urlsplit(self.page.url).hostname, None}  # None: of data:
         response = Axe().run(self.page).response
         assert response["passes"]
@@ -90,11 +91,11 @@ class Visit:
 
 
 def lighthouse() -> Path:
-    """The path of Lighthouse's script, fetched now or found from an earlier run."""
+    """Return the path of Lighthouse's script, installed if it is not in the cache."""
     folder = CACHE / f"lighthouse-{LIGHTHOUSE}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lighthouse.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process fetches it, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process installs it, the others wait
         # fmt: off
         if not (folder / "complete").exists():
             ok(
@@ -107,7 +108,7 @@ def lighthouse() -> Path:
 
 
 def lighthouse_scores(address: str, port: int, folder: Path) -> dict[str, float]:
-    """What Lighthouse gives a page in each category, at most 100, as on a slow telephone."""
+    """Return the score of a page in each of Lighthouse's categories, 100 at most, on a slow phone."""
     quoted = [re.sub("=(.+)", r"='\1'", option) for option in options(port)]
     flags = " ".join(["--headless", "--ignore-certificate-errors", *quoted])
     report = folder / "lighthouse.json"
@@ -119,7 +120,7 @@ def lighthouse_scores(address: str, port: int, folder: Path) -> dict[str, float]
     ]
     # fmt: on
     environment = os.environ | {"CHROME_PATH": chromium()}
-    # At times it has seen nothing of the page, and asks to be run again.
+    # Sometimes it sees nothing of the page and says to run it again.
     for _ in range(3):
         done = run(*command, env=environment)
         if "Please run Lighthouse again" not in done.stdout:

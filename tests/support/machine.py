@@ -1,8 +1,7 @@
 """A Debian with a real systemd, booted in systemd-nspawn on a network of its own.
 
-What has to come from outside is fetched once, while the root file system is made, and
-served from within: the Debian packages, the Python packages, and, as the certificate
-authority, pebble (https://github.com/letsencrypt/pebble).
+Its root file system contains all it needs from outside: Debian packages, Python packages,
+and pebble (https://github.com/letsencrypt/pebble) as the certificate authority.
 """
 
 import json
@@ -13,16 +12,16 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import ok, run
+from support.commands import ok, run
 
-# What the emitted README installs, and what stands in for the world outside.
+# What the emitted README installs, and what the tests need besides.
 README_PACKAGES = ["python3-venv", "nginx", "git", "curl", "certbot"]
 BASE_PACKAGES = [
     "ca-certificates", "dbus", "iproute2", "openssl", "pebble", "sudo",
     "systemd", "systemd-sysv",
 ]  # fmt: skip
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copier-pyweb"
-# Where control groups are: version 2, alone or beside version 1.
+# Where control groups are: version 2, with or without version 1.
 CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "unified", "systemd")]
 DIRECTORY = "https://127.0.0.1:14000/dir"
 
@@ -42,7 +41,7 @@ def nspawn(root: Path, script: str, *options: str) -> str:
 
 
 def pip_folders() -> list[str]:
-    """Local folders, if any, in which the host's pip is configured to look for packages."""
+    """Return the local folders in which the host's pip is configured to look for packages."""
     listed = run("python3", "-m", "pip", "config", "list").stdout
     words = shlex.split(listed.replace("=", " ").replace("\\n", " "))
     paths = {word.removeprefix("file://").removesuffix("/simple") for word in words}
@@ -50,7 +49,7 @@ def pip_folders() -> list[str]:
 
 
 def root_file_system(release: str, locks: list[Path]) -> Path:
-    """The path of a root file system, made now or found from an earlier run.
+    """Return the path of a root file system, made if it is not in the cache.
 
     release: a code name of Debian. locks: the requirements.lock of each pair.
     """
@@ -75,7 +74,7 @@ def root_file_system(release: str, locks: list[Path]) -> Path:
 
 
 def stock(root: Path, locks: list[Path]) -> None:
-    """Fetch the packages that the README will install into /srv of the machine."""
+    """Download the packages that the README installs into /srv of the machine."""
     (root / "srv/apt").mkdir()
     (root / "srv/pip").mkdir()
     fetch = "apt-get update -q; apt-get install --yes --download-only "
@@ -100,7 +99,7 @@ def stock(root: Path, locks: list[Path]) -> None:
         shutil.rmtree(root / "srv" / name)
         shutil.copytree(scratch / "srv" / name, root / "srv" / name)
     shutil.rmtree(scratch)
-    # From here on, packages come from /srv alone.
+    # From here on, packages come only from /srv.
     for path in (root / "etc/apt/sources.list.d").iterdir():
         path.unlink()
     (root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/srv/apt ./\n")
@@ -111,7 +110,7 @@ def stock(root: Path, locks: list[Path]) -> None:
 class Machine:
     """A booted copy of a root file system.
 
-    root: its files, seen from outside. names: the host names that lead to itself.
+    root: its files, seen from outside. names: host names that resolve to itself.
     """
 
     def __init__(self, root: Path, names: list[str]) -> None:
@@ -123,9 +122,9 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        """Boot it, and wait until systemd has started what it should."""
+        """Boot it, and wait until systemd has started everything."""
         root, name = self.root, f"copier-pyweb-{self.root.parent.name}-{os.getpid()}"
-        # Machines that share a cgroup would stop each other's services.
+        # Machines in the same cgroup would stop each other's services.
         self.cgroups = [top / name for top in CGROUPS if (top / "cgroup.procs").exists()]
         enter = 'for i in $1; do mkdir -p $i; echo $$ > $i/cgroup.procs; done; shift; exec "$@"'
         # fmt: off
@@ -144,11 +143,11 @@ class Machine:
         self.wait_until("systemctl is-system-running | grep -E 'running|degraded'", 60)
 
     def _leader(self) -> str:
-        """The process id of the machine's pid 1, seen from outside."""
+        """Return the process id of the machine's pid 1, seen from outside."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         end = time.monotonic() + 30
         while time.monotonic() < end:
-            assert self.process.poll() is None, "systemd-nspawn has ended"
+            assert self.process.poll() is None, "systemd-nspawn has exited"
             for child in children.read_text().split():
                 if Path(f"/proc/{child}/comm").read_text() in ("systemd\n", "init\n"):
                     return child
@@ -156,7 +155,7 @@ class Machine:
         raise AssertionError("no systemd in the machine")
 
     def command(self, script: str, folder: str = "/root") -> list[str]:
-        """What runs a script inside, as root in a fresh shell."""
+        """Return the command that runs a script inside, as root in a new shell."""
         environment = [
             "HOME=/root",
             "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -167,15 +166,15 @@ class Machine:
         return [*enter, "bash", "-euo", "pipefail", "-c", f"cd {folder}\n{script}"]
 
     def run(self, script: str, **options) -> subprocess.CompletedProcess[str]:
-        """Run a script inside; its status is the caller's."""
+        """Run a script inside; the caller checks its status."""
         return run(*self.command(script), **options)
 
     def ok(self, script: str, **options) -> str:
-        """Run a script inside that must succeed, and give what it printed."""
+        """Run a script inside that must succeed, and return its output."""
         return ok(*self.command(script), **options)
 
     def path(self, path: str) -> Path:
-        """Where a file of the machine is, seen from outside, behind links inside."""
+        """Return the path of a file of the machine from outside, with links resolved."""
         return self.root / self.ok(f"readlink -m {path}").strip().lstrip("/")
 
     def wait_until(self, script: str, seconds: float) -> None:
@@ -186,13 +185,13 @@ class Machine:
             time.sleep(0.2)
 
     def near(self, *command: str | Path) -> list[str]:
-        """A command of the host that runs in the machine's network, with its host names."""
+        """Return a command of the host in the machine's network, with its host names."""
         hosts = f'mount --bind {self.root}/etc/hosts /etc/hosts && exec "$@"'
         enter = ["nsenter", f"--target={self.leader}", "--net", "unshare", "--mount"]
         return [*enter, "sh", "-c", hosts, "sh", *map(str, command)]
 
     def start_certificate_authority(self) -> str:
-        """Start pebble, and make certbot and curl trust it; gives its root certificate."""
+        """Start pebble, make certbot and curl trust it, and return its root certificate."""
         folder = self.root / "srv/pebble"
         folder.mkdir()
         self.ok(
@@ -227,7 +226,7 @@ class Machine:
         return root
 
     def stop(self) -> None:
-        """Switch it off."""
+        """Shut it down."""
         self.run("systemctl poweroff")
         try:
             self.process.wait(30)

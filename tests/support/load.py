@@ -1,12 +1,13 @@
 """A steady load on one site over https, until its standard input ends.
 
-Usage: python load.py HOST CA_FILE [--fresh] [--calm]
+Usage: python load.py HOST CA_FILE [--fresh] [--calm | --shared]
 
-Four connections ask one after the other, in turn for a page, for JSON and with a form;
-with --fresh, on a new connection each time, as nginx closes idle ones at its own reload;
-with --calm, a few times a second, which leaves most of the machine to what is tested.
-At the end a JSON object says how many requests were `sent`, and lists the `failed`: each
-as the path with the status or error, and the second in which it happened.
+Four connections request a page, JSON and a form in turn; with --fresh, on a new connection
+each time, because a reload of nginx closes idle ones; with --calm, a few times a second,
+which leaves most of the machine to what is tested; with --shared, so often that five sites
+can be loaded at the same time. At the end, prints a JSON object with
+the number of requests `sent`, and the `failed`: each with its method, path, status or
+error, and time.
 """
 
 import http.client
@@ -18,7 +19,8 @@ import time
 
 HOST, CA_FILE = sys.argv[1:3]
 FRESH = "--fresh" in sys.argv
-PAUSE = 0.1 if "--calm" in sys.argv else 0.004  # seconds
+# Seconds between two requests of a connection.
+PAUSE = 0.1 if "--calm" in sys.argv else 0.02 if "--shared" in sys.argv else 0.004
 REQUESTS = [
     ("GET", "/", None, 200),
     ("GET", "/items/42?q=tea", None, 200),
@@ -32,7 +34,7 @@ sent = []
 failed = []
 
 
-def ask_in_turn() -> None:
+def send_requests() -> None:
     connection = None
     while not ended.is_set():
         for method, path, body, expected in REQUESTS:
@@ -41,10 +43,10 @@ def ask_in_turn() -> None:
             try:
                 headers = FORM if body else {}
                 connection.request(method, path, body, headers)
-                answer = connection.getresponse()
-                answer.read()
-                result = answer.status
-                if answer.will_close or FRESH:
+                response = connection.getresponse()
+                response.read()
+                result = response.status
+                if response.will_close or FRESH:
                     connection.close()
                     connection = None
             except (OSError, http.client.HTTPException) as error:
@@ -57,7 +59,7 @@ def ask_in_turn() -> None:
             time.sleep(PAUSE)
 
 
-threads = [threading.Thread(target=ask_in_turn) for _ in range(4)]
+threads = [threading.Thread(target=send_requests) for _ in range(4)]
 for thread in threads:
     thread.start()
 sys.stdin.read()

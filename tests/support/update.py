@@ -1,0 +1,175 @@
+"""Releases of the template, projects that start from them, and what an update does to them.
+
+Updates start from each release in CHANGELOG.md, and from OLDER, which is made from the
+working tree and differs from it in every file. They lead to LATEST, the working tree.
+"""
+
+import filecmp
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from releases import commits
+
+from support.commands import commit, ok, run
+from support.project import (
+    ANSWERS_FILE,
+    ROOT,
+    Pair,
+    copy_template,
+    data,
+    emit,
+    files,
+    read_frameworks,
+    tag,
+)
+
+OLDER = "v0.0.1"
+LATEST = "v999.0.0"
+RELEASES = [*(release.tag for release in commits(ROOT)), OLDER]
+# An owner who replaces the icon would meet a conflict in it, so it never changes.
+FROZEN = "app/static/favicon.svg"
+ANSWERS = {"project_name": "My App", "domain": "www.example.org"}
+
+COMMENTS = {
+    ".css": "/* {} */",
+    ".html": "<!-- {} -->",
+    ".md": "<!-- {} -->",
+    ".json5": "// {}",
+}
+OLD_TEXT = "An older release said this."
+OWN_TEXT = "The owner says this."
+WRAPPING = ("{# ", "{% set ", "{% from ", "{% call ", "{% raw ", "{% include ")
+MARKERS = ("<<<<<<< ", "=======", ">>>>>>> ")
+# Values of the working tree, and what they might have been in an older release.
+OLD_VALUES = {
+    "python-dotenv~=1.2 ": "python-dotenv~=1.1 ",
+    "pytest~=9.2 ": "pytest~=9.1 ",
+    "markupsafe==3.0.4": "markupsafe==3.0.2",
+    "TimeoutStopSec=35": "TimeoutStopSec=30",
+    "X-Frame-Options DENY": "X-Frame-Options SAMEORIGIN",
+    "--paper: #fbfaf7": "--paper: #fff",
+    'SAMESITE="Lax"': 'SAMESITE="Strict"',
+}
+
+
+# The template's history.
+
+
+def template_files(template: Path) -> list[Path]:
+    """Return the files of a template whose text is emitted."""
+    found = [*template.glob("template/**/*"), *template.glob("texts/**/*.md")]
+    return [path for path in found if path.is_file()]
+
+
+def make_older(template: Path) -> None:
+    """Change each file that is emitted as an older release may have had it.
+
+    Adds a comment after the first line and one in the middle, and replaces some values.
+    """
+    for path in template_files(template):
+        name = path.name.replace("{% endif %}", "").removesuffix(".jinja")
+        text = path.read_text(encoding="utf-8")
+        only_includes = text.startswith("{% include")  # a file of texts/, changed itself
+        if only_includes or name == Path(FROZEN).name:
+            continue
+        lines = text.splitlines(keepends=True)
+        comment = COMMENTS.get(Path(name).suffix, "# {}").format(OLD_TEXT) + "\n"
+        middle = len(lines) // 2
+        blank = [i for i, line in enumerate(lines) if line == "\n" and abs(i - middle) < 9]
+        if blank:
+            lines.insert(min(blank, key=lambda i: abs(i - middle)), comment)
+        tags = itertools.takewhile(lambda line: line.startswith(WRAPPING), lines)
+        lines.insert(len(list(tags)) + 1, comment)
+        text = "".join(lines)
+        for new, old in OLD_VALUES.items():
+            text = text.replace(new, old)
+        path.write_text(text, encoding="utf-8")
+
+
+def release_as(
+    template: Path, name: str, change: Callable[[Path], object] = lambda template: None
+) -> None:
+    """Tag a release: the template in the working tree, changed by `change`."""
+    change(copy_template(template))
+    tag(template, name)
+
+
+def make_history(path: Path) -> Path:
+    """Clone this repository, with a tag for each release, OLDER and LATEST."""
+    if run("git", "clone", "--quiet", ROOT, path).returncode:
+        ok("git", "init", "--quiet", path)  # not in git: then there is only OLDER
+    for release, commit_id in commits(ROOT).items():
+        ok("git", "tag", "--force", release.tag, commit_id, cwd=path)
+    release_as(path, OLDER, make_older)
+    release_as(path, LATEST)
+    return path
+
+
+def read_at(history: Path, name: str) -> Callable[[str], str]:
+    """Return a function that returns the text of a file of the release `name`."""
+    return lambda path: ok("git", "show", f"{name}:{path}", cwd=history)
+
+
+def skip_if_newer(pair: Pair, release: str, history: Path) -> None:
+    """Skip the test if the release did not have the pair yet."""
+    frameworks = read_frameworks(read_at(history, release))
+    if pair.server not in frameworks[pair.framework]["servers"]:
+        pytest.skip(f"{pair} is newer than {release}")
+
+
+# Projects.
+
+
+def start(history: Path, path: Path, pair: Pair, release: str) -> Path:
+    """Start a project of a pair from a release, in git, as an owner does."""
+    emit(history, path, release, **ANSWERS | pair._asdict())
+    return commit(path)
+
+
+def update(project: Path, **answers: str) -> str:
+    """Update a project, with some answers changed, and return what Copier prints."""
+    return ok("copier", "update", "--defaults", *data(answers), cwd=project)
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """Return all files except git's own, by their paths."""
+    paths = {path.relative_to(project): path for path in project.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): path.read_bytes()
+        for name, path in paths.items()
+        if ".git" not in name.parts
+    }
+
+
+def assert_same(project: Path, other: Path) -> None:
+    """Check that two projects have the same files, bytes and executable bits."""
+    names = {*files(project), *files(other)}
+    _, different, missing = filecmp.cmpfiles(project, other, names, shallow=False)
+    assert (different, missing) == ([], [])
+    for name in names:
+        assert os.access(project / name, os.X_OK) == os.access(other / name, os.X_OK), name
+
+
+def conflicts(project: Path) -> set[str]:
+    """Return the files that git lists as conflicted, or that have a marker."""
+    unmerged = ok("git", "diff", "--name-only", "--diff-filter=U", cwd=project).split()
+    marked = run("git", "grep", "-lE", "^(<<<<<<< before|>>>>>>> after)", cwd=project)
+    return {*unmerged, *marked.stdout.split()}
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def added(old: Path, new: Path) -> dict[str, list[str]]:
+    """Return the lines that each text file of `new` has in addition to that of `old`."""
+    found = {}
+    for name in files(new):
+        if name.endswith((".png", ANSWERS_FILE)):
+            continue
+        previous = set(lines(old / name)) if (old / name).is_file() else set()
+        found[name] = [line for line in lines(new / name) if line not in previous]
+    return found

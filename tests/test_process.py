@@ -1,0 +1,94 @@
+"""Each pair's server as a process: how it starts, stops and uses its workers; its unit."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from support.commands import free_port, ok, run, tool
+from support.serve import http_client, serving
+
+
+def test_request_in_flight_is_finished_at_stop(edited, tmp_path):
+    port = free_port()
+    responses = []
+    log = tmp_path / "log"
+    with serving(edited, f"127.0.0.1:{port}", log) as server, http_client(port) as client:
+        assert client.get("/healthz").status_code == 200
+        thread = threading.Thread(target=lambda: responses.append(client.get("/slow")))
+        thread.start()
+        time.sleep(0.7)
+        status = server.stop()
+        thread.join()
+    assert [response.json() for response in responses] == [{"slow": True}]
+    assert status in (0, -signal.SIGTERM)
+
+
+def test_slow_requests_run_concurrently(site):
+    """Eight requests of two seconds take far less than sixteen on every server."""
+    start = time.monotonic()
+    with http_client(site.port) as client:
+        threads = [threading.Thread(target=client.get, args=("/slow",)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert time.monotonic() - start < 12
+
+
+def descendants(pid: int) -> int:
+    """Count the descendants of a process.
+
+    The resource tracker of Python's multiprocessing is not counted.
+    """
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    names = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    started = [child for child in children if b"resource_tracker" not in names[child]]
+    return len(started) + sum(descendants(int(child)) for child in started)
+
+
+@pytest.mark.parametrize("count", [None, 2, 4])
+def test_workers_match_the_cpus_or_the_setting(pair, edited, tmp_path, count):
+    port = free_port()
+    settings = {"WEB_CONCURRENCY": str(count)} if count else {}
+    with serving(edited, f"127.0.0.1:{port}", tmp_path / "log", **settings) as server:
+        with http_client(port) as client:
+            assert client.get("/healthz").status_code == 200
+        for_each_cpu = pair.facts["workers"]
+        expected = (count or len(os.sched_getaffinity(0)) * for_each_cpu) if for_each_cpu else 0
+        deadline = time.monotonic() + 20
+        while descendants(server.process.pid) != expected:
+            assert time.monotonic() < deadline, descendants(server.process.pid)
+            time.sleep(0.1)
+
+
+def test_missing_secret_prevents_the_start(edited, tmp_path):
+    """The log says what is missing and how to fix it; nothing is served."""
+    port = free_port()
+    log = tmp_path / "log"
+    with serving(edited, f"127.0.0.1:{port}", log, SECRET_KEY="short"):
+        responses = []
+        with contextlib.suppress(httpx2.TransportError), http_client(port) as client:
+            responses.append(client.get("/healthz", timeout=3))
+        deadline = time.monotonic() + 15
+        while "SECRET_KEY in /etc/my-app.env is missing" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        assert responses == []
+
+
+def test_unit_and_socket_verify(project):
+    analyze = tool("systemd-analyze", "systemd")
+    units = [project / "deploy/my-app.service", project / "deploy/my-app.socket"]
+    assert ok(analyze, "verify", *units) == ""
+
+
+def test_unit_is_exposed_at_most_1_5(project):
+    analyze = tool("systemd-analyze", "systemd")
+    unit = project / "deploy/my-app.service"
+    done = run(analyze, "security", "--offline=yes", "--threshold=15", "--no-pager", unit)
+    assert done.returncode == 0, done.stdout
