@@ -26,15 +26,20 @@ CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "unified", "systemd")]
 DIRECTORY = "https://127.0.0.1:14000/dir"
 
 
+def certificate_options() -> list[str]:
+    """Return options of systemd-nspawn with which pip trusts what the host trusts."""
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    passed = [f"--setenv={name}={bundle}" for name in ("PIP_CERT", "SSL_CERT_FILE")]
+    return [f"--bind-ro={bundle}", *passed] if Path(bundle).is_file() else []
+
+
 def nspawn(root: Path, script: str, *options: str) -> str:
     """Run a script in a root file system without booting it, with the host's network."""
-    certificates = "/etc/ssl/certs/ca-certificates.crt"
-    passed = [f"--setenv={name}={certificates}" for name in ("PIP_CERT", "SSL_CERT_FILE")]
     folders = [f"--bind-ro={path}" for path in pip_folders()]
     # fmt: off
     return ok(
         "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no",
-        "--keep-unit", "--console=pipe", *passed, *folders, *options,
+        "--keep-unit", "--console=pipe", *certificate_options(), *folders, *options,
         "bash", "-euc", script, timeout=900,
     )
     # fmt: on
