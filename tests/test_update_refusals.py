@@ -68,10 +68,10 @@ REFUSED = {
 
 # What the README says where an owner has to fill something in.
 HINTS = {
-    name: "`git restore --source` with a commit from before"
+    name: "`git restore --source COMMIT .copier-answers.yml`"
     for name, (_, _, remedy) in REFUSED.items()
     if remedy == RESTORE
-} | {"template moved": "write its new place behind `_src_path` in `.copier-answers.yml`"}
+} | {"template moved": "Set `_src_path` in `.copier-answers.yml` to its new location"}
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_refusal_changes_nothing_and_the_readme_fixes_it(case, history, tmp_path
     assert refused.returncode == 1
     assert says in refused.stdout
     assert contents(project) == before
-    readme = (project / "README.md").read_text()
+    readme = (project / "deploy/README.md").read_text()
     assert says in readme
     assert HINTS.get(case, remedy) in readme
     ok("bash", "-euc", remedy, cwd=project)
@@ -103,7 +103,7 @@ def test_downgrade_is_refused_and_git_revert_works(history, tmp_path):
     assert refused.returncode == 1
     assert "Downgrades are not supported" in refused.stdout
     assert not ok("git", "status", "--porcelain", cwd=project)
-    assert "`git revert`" in (project / "README.md").read_text()
+    assert "`git revert`" in (project / "deploy/README.md").read_text()
     ok("git", "revert", "--no-edit", "HEAD", cwd=project)
     assert ok("git", "rev-parse", "HEAD^{tree}", cwd=project) == before
     update(project)
@@ -138,7 +138,7 @@ def test_update_can_be_undone(history, tmp_path):
     assert conflicts(project)
     commands = re.findall(r"  (git (?:reset|clean) .+)", message)
     assert commands == ["git reset --hard", "git clean -df"]
-    assert " && ".join(commands) in (project / "README.md").read_text()
+    assert " && ".join(commands) in (project / "deploy/README.md").read_text()
     ok("bash", "-euc", "\n".join(commands), cwd=project)
     assert contents(project) == before
     assert not ok("git", "status", "--porcelain", cwd=project)
@@ -182,7 +182,7 @@ def test_url_of_the_template_is_recorded_as_it_is(history, tmp_path):
 
 @pytest.mark.slow
 def test_copy_of_an_uncommitted_template_cannot_be_updated(history, tmp_path):
-    """Such a copy names a commit that does not exist; the template's README warns of it."""
+    """Such a copy names a commit that does not exist; CONTRIBUTING.md warns of it."""
     template = shutil.copytree(history, tmp_path / "template")
     append(template / "template/README.md.jinja", "Not committed.\n")
     project = tmp_path / "my-app"
@@ -190,4 +190,4 @@ def test_copy_of_an_uncommitted_template_cannot_be_updated(history, tmp_path):
     commit(project)
     assert run("copier", "update", "--defaults", cwd=project).returncode != 0
     assert not ok("git", "status", "--porcelain", cwd=project)
-    assert "Commit before you try it" in (ROOT / "README.md").read_text()
+    assert "Commit before you try a change" in (ROOT / "CONTRIBUTING.md").read_text()

@@ -203,8 +203,14 @@ SECTIONS = {
         "Learn more",
     ],
     "deploy/README.md": [
-        "Deploy by hand",
+        "Where things are",
         "Adjust the server",
+        "Run a one-off command",
+        "Store uploads",
+        "Send email",
+        "Deploy by hand",
+        "Other distributions",
+        "Messages of `copier update`",
     ],
 }
 
