@@ -56,11 +56,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in metafunc.fixturenames:
-        metafunc.parametrize("pair", PAIRS, ids=str, scope="session")
+        first = metafunc.definition.get_closest_marker("first_pairs")
+        pairs = FIRST_PAIRS if first else PAIRS
+        metafunc.parametrize("pair", pairs, ids=str, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start what takes longest first, so that no process is left waiting at the end."""
+    names = [*MACHINES, "bare_machine", *map(str, PAIRS)]
+    ranks = {name: rank for rank, name in enumerate(names)}
+
+    def rank(item: pytest.Item) -> int:
+        return next((ranks[name] for name in names if name in item.nodeid), len(names))
+
+    items.sort(key=rank)
 
 
 class Scheduling(LoadScopeScheduling):
-    """Keeps tests in one process that share what takes long: a pair, a machine."""
+    """Keeps tests in one process that share what takes long: a machine, or else a pair."""
 
     def _split_scope(self, nodeid: str) -> str:
         """Return the machine, or else the pair, that a test's id names."""

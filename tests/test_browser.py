@@ -10,7 +10,8 @@ from support.commands import free_port
 from support.project import OTHER_LANGUAGES, Pair, add_routes, emit, probes
 from support.serve import Site, deployed, get_when_up, nginx, started
 
-pytestmark = pytest.mark.slow
+# Pages do not depend on the server: see test_tree.py.
+pytestmark = [pytest.mark.slow, pytest.mark.first_pairs]
 
 # Pages, and their status.
 PAGES = {"/": 200, "/hello/": 200, "/hello/Ada": 200, "/nowhere": 404, "/crash": 500}

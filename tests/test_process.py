@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from support.commands import free_port, ok, run, tool
+from support.commands import free_port, ok, tool
 from support.serve import http_client, serving
 
 
@@ -85,10 +85,3 @@ def test_unit_and_socket_verify(project):
     analyze = tool("systemd-analyze", "systemd")
     units = [project / "deploy/my-app.service", project / "deploy/my-app.socket"]
     assert ok(analyze, "verify", *units) == ""
-
-
-def test_unit_is_exposed_at_most_1_5(project):
-    analyze = tool("systemd-analyze", "systemd")
-    unit = project / "deploy/my-app.service"
-    done = run(analyze, "security", "--offline=yes", "--threshold=15", "--no-pager", unit)
-    assert done.returncode == 0, done.stdout

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from support.commands import commit, ok
-from support.project import OWN_FILES, PAIRS, ROOT, files, home_page, texts_of
+from support.project import FIRST_PAIRS, OWN_FILES, PAIRS, ROOT, files, home_page, texts_of
 
 # How a server or framework is named, which projects of the others must not do.
 NAMES = {name: name for pair in PAIRS for name in pair} | {
@@ -27,6 +27,19 @@ def test_tree_is_the_same_for_every_pair(copie, release):
         trees[pair] = {*files(result.project_dir)} - OWN_FILES
     first = trees[PAIRS[0]]
     assert {str(pair): tree ^ first for pair, tree in trees.items() if tree != first} == {}
+
+
+def test_pages_do_not_depend_on_the_server(copie, release):
+    """So that browsers and screen readers are tested with one server of each framework."""
+    for first in FIRST_PAIRS:
+        pages = []
+        for pair in PAIRS:
+            if pair.framework == first.framework:
+                result = copie.copy(extra_answers=pair._asdict(), template_dir=release)
+                shown = ("app/templates/", "app/static/", "deploy/nginx/")
+                texts = texts_of(result.project_dir)
+                pages.append({n: text for n, text in texts.items() if n.startswith(shown)})
+        assert all(each == pages[0] for each in pages)
 
 
 def test_project_has_at_most_40_files(project):
