@@ -63,7 +63,7 @@ def test_no_template_tag_is_left(project):
     for name, text in texts_of(project).items():
         if not name.startswith(own_tags):
             text = re.sub(r"(?ms)^```html\n.*?^```$", "", text.replace("${#", ""))
-            assert not re.search(r"\{[{%#]|[}%#]\}", text), name
+            assert not re.search(r"\{[{%#]|[%#]\}", text), name
         assert "copier_" not in text, name
 
 
@@ -93,7 +93,10 @@ def test_python_is_short(project):
     """A page of code is read in a minute; the application factory may be longer."""
     texts = texts_of(project)
     app = [text for name, text in texts.items() if re.fullmatch(r"app/.+[.]py", name)]
-    assert sum(len(text.splitlines()) for text in app) <= 250
+    lines = [line for text in app for line in text.splitlines()]
+    assert sum(1 for line in lines if line) <= 250
+    if "gunicorn.conf.py" in texts:  # the default pair: its blank lines too
+        assert len(lines) <= 250
     for name in ("deploy/release", "deploy/doctor"):
         assert len(texts[name].splitlines()) <= 320, name
     for path in project.glob("app/*.py"):
