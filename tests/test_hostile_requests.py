@@ -160,3 +160,41 @@ def test_unread_bodies_lose_no_response(site, path):
     for thread in threads:
         thread.join()
     assert set(statuses) == {404 if path == "/nowhere" else 200}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://example.com"},
+        {"Sec-Fetch-Site": "same-site"},  # a subdomain
+        {"Origin": "http://evil.example"},
+        {"Origin": "https://example.com.evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_form_of_another_site_is_refused(client, headers):
+    """With a page, also if it is large: the server has to drain it."""
+    form = {"name": "Ada", "more": "x" * 200_000}
+    response = client.post("/hello/", data=form, headers=headers)
+    assert response.status_code == 403
+    assert "<h1>Not allowed</h1>" in response.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},  # curl, uptime monitors
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://example.com"},
+    ],
+)
+def test_form_of_this_site_is_accepted(client, headers):
+    response = client.post("/hello/", data={"name": "Ada"}, headers=headers)
+    assert response.status_code == 303
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_links_from_other_sites_work(client, method):
+    response = client.request(method, "/hello/Ada", headers={"Sec-Fetch-Site": "cross-site"})
+    assert response.status_code in (200, 204, 405)
