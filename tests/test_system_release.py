@@ -74,7 +74,7 @@ def test_release_takes_over_a_deployment_by_hand(online, service):
     assert_nothing_is_left(online, service)
     refused = release(online, "--rollback")
     assert refused.returncode == 1
-    assert "There is no earlier version" in refused.stdout
+    assert "There is no previous release" in refused.stdout
 
 
 @pytest.mark.usefixtures("by_script")
@@ -177,7 +177,7 @@ def test_broken_release_never_goes_live(online, service, what):
     with online.load(service, "--fresh", "--calm") as load:
         done = release(online)
     assert done.returncode == 1, done.stdout
-    assert "NOT online" in done.stdout
+    assert "Release failed" in done.stdout
     assert cause in done.stdout, done.stdout
     assert "README.md" in done.stdout
     assert load.failed == []
@@ -215,7 +215,7 @@ def test_release_on_a_full_disk_never_goes_live(online):
 KILLED = {
     "while it builds": ("Build", 0),
     "while it installs packages": ("Install", 1),
-    "while it tries the release": ("Try", 0.5),
+    "in the preflight": ("Preflight", 0.5),
     "as it switches": ("Switch", 0),
     "just after it has started to switch": ("Switch", 0.3),
     "a second after it has started to switch": ("Switch", 1),
@@ -234,6 +234,8 @@ def test_killed_release_is_cleaned_up_by_the_next(online, service, moment):
             for line in process.stdout:
                 if line.startswith(f"-- {step}"):
                     break
+            else:
+                pytest.fail(f"no step {step}")
             time.sleep(delay)
             online.machine.run(f"pkill -KILL -f {NEXT}/deploy/release")
         time.sleep(1)
@@ -255,7 +257,7 @@ def test_second_release_at_a_time_is_refused(online):
         first.stdout.read()
     assert first.returncode == 0
     assert second.returncode == 1
-    assert "Another release is under way" in second.stdout
+    assert "Another release is in progress" in second.stdout
 
 
 @pytest.mark.usefixtures("by_script")
@@ -263,8 +265,8 @@ def test_release_needs_root_and_another_checkout(online):
     service = PAIRS[0]
     for command, says in {
         f"setpriv --reuid=nobody /opt/{service}/deploy/release": "sudo deploy/release",
-        f"/opt/{service}/deploy/release": "Run it from another copy",
-        f"/opt/{service}/deploy/release --help": "--rollback    back to the version before",
+        f"/opt/{service}/deploy/release": "Run it from a copy outside",
+        f"/opt/{service}/deploy/release --help": "--rollback    back to the previous release",
     }.items():
         done = online.machine.run(command)
         assert done.returncode == 1

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from support.commands import commit, ok, run
 from support.owner import LOGO
-from support.project import ANSWERS_FILE, PAIRS, ROOT, Pair, append, edit, emit
+from support.project import ANSWERS_FILE, PAIRS, Pair, append, edit, emit, read, section
 from support.update import (
     LATEST,
     OLD_TEXT,
@@ -21,6 +21,7 @@ from support.update import (
     update,
 )
 
+MESSAGES = "Messages of `copier update`"
 RESTORE = (
     f"commit=$(git log --oneline -- {ANSWERS_FILE} | tail -n 1 | cut -d ' ' -f 1)\n"
     f"git restore --source $commit {ANSWERS_FILE}\ngit add . && git commit -qm 'Restore the answers'"
@@ -85,9 +86,9 @@ def test_refusal_changes_nothing_and_the_readme_fixes_it(case, history, tmp_path
     assert refused.returncode == 1
     assert says in refused.stdout
     assert contents(project) == before
-    readme = (project / "deploy/README.md").read_text()
-    assert says in readme
-    assert HINTS.get(case, remedy) in readme
+    messages = section(project, MESSAGES)
+    assert says in messages
+    assert HINTS.get(case, remedy) in messages
     ok("bash", "-euc", remedy, cwd=project)
     update(project)
     assert LATEST in (project / ANSWERS_FILE).read_text()
@@ -103,7 +104,7 @@ def test_downgrade_is_refused_and_git_revert_works(history, tmp_path):
     assert refused.returncode == 1
     assert "Downgrades are not supported" in refused.stdout
     assert not ok("git", "status", "--porcelain", cwd=project)
-    assert "`git revert`" in (project / "deploy/README.md").read_text()
+    assert "`git revert`" in section(project, MESSAGES)
     ok("git", "revert", "--no-edit", "HEAD", cwd=project)
     assert ok("git", "rev-parse", "HEAD^{tree}", cwd=project) == before
     update(project)
@@ -138,7 +139,7 @@ def test_update_can_be_undone(history, tmp_path):
     assert conflicts(project)
     commands = re.findall(r"  (git (?:reset|clean) .+)", message)
     assert commands == ["git reset --hard", "git clean -df"]
-    assert " && ".join(commands) in (project / "deploy/README.md").read_text()
+    assert " && ".join(commands) in section(project, MESSAGES)
     ok("bash", "-euc", "\n".join(commands), cwd=project)
     assert contents(project) == before
     assert not ok("git", "status", "--porcelain", cwd=project)
@@ -182,7 +183,7 @@ def test_url_of_the_template_is_recorded_as_it_is(history, tmp_path):
 
 @pytest.mark.slow
 def test_copy_of_an_uncommitted_template_cannot_be_updated(history, tmp_path):
-    """Such a copy names a commit that does not exist; CONTRIBUTING.md warns of it."""
+    """Such a copy names a commit that does not exist; the template's README warns of it."""
     template = shutil.copytree(history, tmp_path / "template")
     append(template / "template/README.md.jinja", "Not committed.\n")
     project = tmp_path / "my-app"
@@ -190,4 +191,4 @@ def test_copy_of_an_uncommitted_template_cannot_be_updated(history, tmp_path):
     commit(project)
     assert run("copier", "update", "--defaults", cwd=project).returncode != 0
     assert not ok("git", "status", "--porcelain", cwd=project)
-    assert "Commit before you try a change" in (ROOT / "CONTRIBUTING.md").read_text()
+    assert "Commit before you try a change" in read("CONTRIBUTING.md")
