@@ -1,11 +1,11 @@
-"""Measure each emitted site beside the tutorials' set-up of the same app.
+"""Measure each emitted site against the tutorials' set-up of the same app.
 
     .venv/bin/python bench/bench.py
 
-All set-ups run at the same time, each behind an nginx of its own on 127.0.0.1, and are
-loaded in turn, so that what disturbs the machine disturbs all alike. The tutorials'
-set-up runs twice: what the second differs from the first is noise. Writes results.json,
-from which report.py makes the tables and the plot. README.md says what is measured, and how.
+All set-ups run at the same time, each behind its own nginx on 127.0.0.1, and are loaded in
+turn, so that disturbances affect all of them. The tutorials' set-up runs twice: the
+difference is noise. Writes results.json, from which report.py makes the tables and the
+plot. README.md says what is measured, and how.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from support.serve import configure, environment, serving, wait_for_port
 
 TOOLS = {"wrk": "wrk", "nginx": "nginx-light", "systemd-socket-activate": "systemd"}
 
-# What the documentation of either framework's usual server tells people to type.
+# The command in the documentation of each framework's usual server.
 TUTORIALS = {
     "flask": (PAIRS[0], "gunicorn -w 4 -b 127.0.0.1:{port} app.main:app"),
     "fastapi": (
@@ -59,7 +59,7 @@ server {{
     }}
 }}
 """
-# The rest of nginx's settings is the same for all: what it is shipped with.
+# nginx's other settings are the same for all: its defaults.
 NGINX = """
 {user}daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes auto;
 events {{ worker_connections 1024; }}
@@ -72,7 +72,7 @@ http {{
 }}
 """
 
-# A handler that waits for something else, as for a database.
+# A handler that waits for something else, such as a database.
 WAIT = {
     "flask": """
 
@@ -96,16 +96,16 @@ async def wait():
 
 
 class Case(NamedTuple):
-    """What is asked for.
+    """A kind of requests.
 
-    paths: in turn. connections: at a time. gzip: whether the client takes it. beside:
-    connections that meanwhile ask for a handler that waits.
+    paths: requested in turn. connections: at the same time. gzip: whether the client
+    accepts it. waiting: more connections, which request a handler that waits.
     """
 
     paths: list[str]
     connections: int = 16
     gzip: bool = False
-    beside: int = 0
+    waiting: int = 0
 
 
 CASES = {
@@ -115,12 +115,12 @@ CASES = {
     "static": Case(["/static/bench.css"]),
     "static_gzip": Case(["/static/bench.css"], gzip=True),
     "wait": Case(["/wait"], connections=64),
-    "beside_waiting": Case(["/items/42?q=tea"], connections=4, beside=32),
+    "while_waiting": Case(["/items/42?q=tea"], connections=4, waiting=32),
 }
 
 
 class Setup(NamedTuple):
-    """A way to put a project online: as it says itself, or by a tutorial's command."""
+    """A way to deploy a project: as its README says, or with a tutorial's command."""
 
     name: str
     project: Path
@@ -128,14 +128,14 @@ class Setup(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A set-up at work: the processes of its server and of its nginx, and nginx's port."""
+    """A running set-up: the processes of its server and its nginx, and nginx's port."""
 
     server: psutil.Process
     nginx: psutil.Process
     port: int
 
     def cpu(self) -> float:
-        """Seconds of CPU that all its processes have taken so far."""
+        """Return the CPU seconds that all its processes have used so far."""
         total = 0.0
         for parent in (self.server, self.nginx):
             for process in [parent, *parent.children(recursive=True)]:
@@ -144,7 +144,7 @@ class Site(NamedTuple):
         return total
 
     def memory(self) -> float:
-        """MB that its server takes, pages shared between processes counted once (PSS)."""
+        """Return the memory of its server in MB, with shared pages counted once (PSS)."""
         processes = [self.server, *self.server.children(recursive=True)]
         return sum(process.memory_full_info().pss for process in processes) / 1e6
 
@@ -153,14 +153,14 @@ class Site(NamedTuple):
 
 
 class Timed:
-    """Seconds that commands took, by the clock and of CPU, for each name."""
+    """The wall and CPU seconds of commands, by name."""
 
     def __init__(self) -> None:
         self.samples = defaultdict(lambda: {"cpu_s": [], "wall_s": []})
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time the commands that the block runs to their end."""
+        """Time the commands that the block runs."""
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         yield
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -170,7 +170,7 @@ class Timed:
 
 
 def make_template(folder: Path) -> Path:
-    """The template of this working tree, with two releases that differ by a line."""
+    """Make two releases of the template in this working tree that differ by a line."""
     template = make_release(folder / "template")
     append(template / "template/app/static/style.css.jinja", "\n/* newer */\n")
     tag(template, "v1.1.0")
@@ -178,7 +178,7 @@ def make_template(folder: Path) -> Path:
 
 
 def time_template(template: Path, folder: Path, rounds: int, timed: Timed) -> None:
-    """`copier copy` and `copier update`, in turn."""
+    """Time `copier copy` and `copier update`, in turn."""
     for number in range(rounds):
         for framework in TUTORIALS:
             project = folder / f"{framework}-{number}"
@@ -192,7 +192,7 @@ def time_template(template: Path, folder: Path, rounds: int, timed: Timed) -> No
 
 
 def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
-    """Emit and install a project of each pair, with what the cases ask for."""
+    """Emit and install a project of each pair, with what the cases request."""
     projects = {}
     for pair in PAIRS:
         project = folder / str(pair) / "my-app"
@@ -200,7 +200,7 @@ def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
         add_routes(project, WAIT[pair.framework])
         style = (project / "app/static/style.css").read_text()
         (project / "app/static/bench.css").write_text((style * 20)[:20_000])
-        # As deploy/release builds a version.
+        # As deploy/release builds a release.
         runpy.run_path(str(project / "deploy/release"))["compress"](project / "app/static")
         ok("python3", "-m", "compileall", "-q", "app", cwd=project)
         ok("python3", "-m", "venv", ".venv", cwd=project)
@@ -216,7 +216,7 @@ def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
 
 @contextlib.contextmanager
 def server(setup: Setup, folder: Path, listen: str) -> Iterator[psutil.Process]:
-    """Run the server alone. listen: the path of a socket, or, for a tutorial's, a port."""
+    """Run the server without nginx. listen: the path of a socket, or a port for a tutorial's."""
     if not setup.command:
         with serving(setup.project, listen, folder / "log") as activated:
             yield psutil.Process(activated.process.pid)
@@ -264,7 +264,7 @@ def nginx(folder: Path, port: int, include: str) -> Iterator[psutil.Process]:
 
 @contextlib.contextmanager
 def online(setup: Setup, folder: Path) -> Iterator[Site]:
-    """Run a set-up: the emitted project by its own files in deploy/, over http."""
+    """Run a set-up: the emitted project with its own files in deploy/, over HTTP."""
     folder.mkdir()
     port = free_port()
     if setup.command:
@@ -277,31 +277,31 @@ def online(setup: Setup, folder: Path) -> Iterator[Site]:
         site.write_text(site.read_text().replace("# gzip_static on;", "gzip_static on;"))
         include = f"include {folder}/default.conf; include {folder}/my-app/http.conf;"
     with server(setup, folder, listen) as process, nginx(folder, port, include) as front:
-        first_answer(("127.0.0.1", port))
+        wait_for_response(("127.0.0.1", port))
         yield Site(process, front, port)
 
 
 # Measure them.
 
 
-def first_answer(address: str | tuple[str, int]) -> None:
-    """Ask for /healthz, at a path or port, until it answers."""
+def wait_for_response(address: str | tuple[str, int]) -> None:
+    """Request /healthz, from a path or port, until there is a response."""
     request = b"GET /healthz HTTP/1.0\r\nHost: example.com\r\n\r\n"
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.socket(family) as asks:
-            asks.settimeout(30)
-            asks.connect(address)
-            asks.sendall(request)
-            if b" 200 " in asks.recv(100):
+        with contextlib.suppress(OSError), socket.socket(family) as sock:
+            sock.settimeout(30)
+            sock.connect(address)
+            sock.sendall(request)
+            if b" 200 " in sock.recv(100):
                 return
         time.sleep(0.002)
-    raise TimeoutError(f"{address} did not answer")
+    raise TimeoutError(f"{address} did not respond")
 
 
 def start_time(setup: Setup, folder: Path) -> float:
-    """Milliseconds from a server's start to its first answer, without nginx."""
+    """Return the milliseconds from a server's start to its first response, without nginx."""
     folder.mkdir()
     port = free_port()
     path = f"{folder}/app.sock"
@@ -309,14 +309,14 @@ def start_time(setup: Setup, folder: Path) -> float:
     with server(setup, folder, str(port) if setup.command else path):
         if not setup.command:  # the first connection starts it
             began = time.monotonic()
-        first_answer(("127.0.0.1", port) if setup.command else path)
+        wait_for_response(("127.0.0.1", port) if setup.command else path)
         return (time.monotonic() - began) * 1e3
 
 
-def wrk(site: Site, case: Case, seconds: float, beside: bool = False) -> list[str | Path]:
-    """The command that loads a site as the case says, or with what it has beside it."""
-    paths = ["/wait"] if beside else case.paths
-    connections = case.beside if beside else case.connections
+def wrk(site: Site, case: Case, seconds: float, waiting: bool = False) -> list[str | Path]:
+    """Return the command that loads a site with a case, or with its waiting connections."""
+    paths = ["/wait"] if waiting else case.paths
+    connections = case.waiting if waiting else case.connections
     encoding = ["-H", "Accept-Encoding: gzip, deflate, br"] if case.gzip else []
     return [
         *("wrk", "--threads", "1", "--connections", connections, "--duration", f"{seconds}s"),
@@ -327,13 +327,13 @@ def wrk(site: Site, case: Case, seconds: float, beside: bool = False) -> list[st
 
 
 def load(site: Site, case: Case, seconds: int) -> dict[str, float]:
-    """One sample: CPU microseconds a request, requests a second, latencies in ms.
+    """Measure one sample: CPU microseconds per request, requests per second, latencies in ms.
 
-    Where several paths are asked for in turn, a request is one round of them.
+    With several paths, one round of them counts as a request.
     """
     with contextlib.ExitStack() as stack:
-        if case.beside:
-            words = map(str, wrk(site, case, seconds + 1, beside=True))
+        if case.waiting:
+            words = map(str, wrk(site, case, seconds + 1, waiting=True))
             stack.enter_context(subprocess.Popen(words, stdout=subprocess.DEVNULL))
             time.sleep(0.5)
         before = site.cpu()
@@ -352,7 +352,7 @@ def load(site: Site, case: Case, seconds: int) -> dict[str, float]:
 
 
 def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dict:
-    """All samples, as set-up -> case -> figure -> one value for each round."""
+    """Return all samples, as set-up -> case -> figure -> one value for each round."""
     samples = {setup.name: defaultdict(lambda: defaultdict(list)) for setup in setups}
 
     def note(setup: Setup, case: str, **figures: float) -> None:
@@ -368,7 +368,7 @@ def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dic
             setup: stack.enter_context(online(setup, folder / f"at-{setup.name}"))
             for setup in setups
         }
-        time.sleep(5)  # until each worker has started
+        time.sleep(5)  # until all workers have started
         for setup, site in sites.items():
             note(setup, "memory", idle_mb=site.memory())
         for number in range(rounds):
@@ -383,13 +383,13 @@ def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dic
 
 
 def turned(setups: list[Setup], number: int) -> list[Setup]:
-    """The set-ups in another order for each round."""
+    """Return the set-ups in a different order for each round."""
     number %= len(setups)
     return setups[number:] + setups[:number]
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     models = [line.split(": ")[1] for line in cpuinfo.splitlines() if "model name" in line]
     return {

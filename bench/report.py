@@ -33,7 +33,7 @@ CASES = {
     "static": "file",
     "static_gzip": "file, gzipped",
     "wait": "waits 50 ms, 64 at a time",
-    "beside_waiting": "JSON beside 32 that wait",
+    "while_waiting": "JSON, 32 others waiting",
 }
 UNITS = {"cpu_us": "CPU µs", "rps": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
 
@@ -48,7 +48,7 @@ CPU = {
 
 
 class Results:
-    """What bench.py has written."""
+    """The results of bench.py."""
 
     def __init__(self, path: Path) -> None:
         read = json.loads(path.read_text())
@@ -63,26 +63,26 @@ class Results:
         return statistics.median(self.samples[setup][case][figure])
 
     def ratio(self, setup: str, case: str, figure: str) -> float:
-        """To the tutorials' set-up of the framework that the name begins with."""
+        """Return a median divided by that of the tutorials' set-up of the same framework."""
         tutorial = setup.split("-")[0] + "-tutorial"
         return self.median(setup, case, figure) / self.median(tutorial, case, figure)
 
 
 def targets(pair: str) -> list[tuple[str, str, float, bool]]:
-    """What a pair is held to: case, figure, ratio, and whether more is better."""
+    """Return the targets of a pair: case, figure, ratio, and whether more is better."""
     limits = [(case, "cpu_us", limit, False) for case, limit in CPU[pair].items()]
     limits += [(case, "cpu_us", 0.025, False) for case in ("static", "static_gzip")]
     limits += [(case, "p99_ms", 1.0, False) for case in CASES]
     limits += [("memory", "idle_mb", 0.75, False), ("start", "ms", 1.0, False)]
     if pair.startswith("flask"):
-        limits += [("wait", "rps", 7.0, True), ("beside_waiting", "p50_ms", 0.05, False)]
+        limits += [("wait", "rps", 7.0, True), ("while_waiting", "p50_ms", 0.05, False)]
     else:
         limits += [("wait", "rps", 1.0, True)]
     return limits
 
 
 def missed(results: Results) -> list[str]:
-    """The targets that were missed, in words."""
+    """Return the missed targets, in words."""
     found = []
     for pair in TITLES:
         for case, figure, limit, more in targets(pair):
@@ -96,7 +96,7 @@ def missed(results: Results) -> list[str]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """A table in Markdown; the first row is its head."""
+    """Return a table in Markdown; the first row is its header."""
     head, *body = rows
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -107,7 +107,10 @@ def short(ratio: float) -> str:
 
 
 def language_of(readme: Path) -> Callable[[str], str]:
-    """Puts our words into the language of a README, whose pictures stand in docs/xx/."""
+    """Return a function that translates words to the language of a README.
+
+    The README names its language in the paths of its pictures: docs/xx/.
+    """
     language = re.search(r"docs/(\w+)/", readme.read_text(encoding="utf-8"))[1]
     texts = (BENCH.parent / f"texts/{language}/texts.yml").read_text(encoding="utf-8")
     words = yaml.safe_load(texts)["bench"]
@@ -115,7 +118,7 @@ def language_of(readme: Path) -> Callable[[str], str]:
 
 
 def short_report(results: Results, say: Callable[[str], str] = str) -> str:
-    """What stands in a README of the template: a table, and how it was measured."""
+    """Return the report in a README of the template: a table, and how it was measured."""
     head = ["tutorials = 1", *(f"CPU: {case}" for case in list(CASES.values())[:5])]
     head += ["requests/s that wait", "memory", "start"]
     rows = [[say(word) for word in head]]
@@ -132,7 +135,7 @@ def short_report(results: Results, say: Callable[[str], str] = str) -> str:
 
 
 def details(results: Results) -> str:
-    """Every median with its ratio, a table for each figure."""
+    """Return every median with its ratio, in a table for each figure."""
     parts = []
     for figure, unit in UNITS.items():
         rows = [[unit, *CASES.values()]]
@@ -159,7 +162,7 @@ def details(results: Results) -> str:
 
 
 def measured_on(results: Results, say: Callable[[str], str] = str) -> str:
-    """One sentence on the machine and the run."""
+    """Return a sentence about the machine and the run."""
     sentence = (
         "Measured {date} on {cores} cores ({cpu}), Linux {kernel}, Python {python},"
         " nginx {nginx}; medians of {rounds} interleaved rounds of {seconds} s."
@@ -170,7 +173,7 @@ def measured_on(results: Results, say: Callable[[str], str] = str) -> str:
 
 
 def plot(results: Results) -> str:
-    """The CPU ratios as bars, in SVG, light and dark."""
+    """Return the CPU ratios as bars, in SVG, light and dark."""
     groups = []
     for case in ("json", "page", "visit"):
         bars = [(TITLES[pair], results.ratio(pair, case, "cpu_us")) for pair in TITLES]
@@ -187,7 +190,7 @@ def plot(results: Results) -> str:
 
 
 def replace_part(path: Path, text: str) -> None:
-    """Put `text` between the two marks in a file."""
+    """Replace the text between the two marks in a file."""
     old = path.read_text(encoding="utf-8")
     marks = r"(<!-- bench: .*? -->\n).*?(<!-- end of bench -->)"
     new, count = re.subn(marks, lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old, flags=re.DOTALL)

@@ -1,4 +1,4 @@
--- Asks for the paths behind wrk's own arguments, in turn, and ends with a line of JSON.
+-- Requests the paths after wrk's own arguments in turn, and prints a line of JSON at the end.
 
 local requests = {}
 local turn = 0
