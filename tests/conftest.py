@@ -27,6 +27,7 @@ from support.project import (
     Pair,
     add_routes,
     copy_installed,
+    copy_template,
     emit,
     install,
     make_release,
@@ -92,9 +93,22 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
+def template(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template outside git, which is quicker than a release. Tests must not change it."""
+    return copy_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="session")
 def release(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as a git repository with a tagged release. Tests must not change it."""
     return make_release(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="session")
+def projects(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Pair, Path]:
+    """A project of every pair, as emitted. Tests must not change them."""
+    folder = tmp_path_factory.mktemp("projects")
+    return {pair: emit(release, folder / str(pair), **pair._asdict()) for pair in PAIRS}
 
 
 @pytest.fixture(scope="session")

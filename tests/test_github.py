@@ -15,6 +15,7 @@ RENOVATE = ".github/renovate.json5"
 ZIZMOR = 'rules: {unpinned-uses: {config: {policies: {"actions/*": ref-pin, "*": hash-pin}}}}\n'
 
 
+@pytest.mark.slow_pairs
 @pytest.mark.parametrize(
     ("schema", "name"), [("vendor.github-workflows", WORKFLOW), ("vendor.renovate", RENOVATE)]
 )
@@ -27,6 +28,7 @@ def test_file_matches_its_schema(project, schema, name, tmp_path):
     assert run(*command, broken).returncode == 1
 
 
+@pytest.mark.slow_pairs
 def test_workflow_has_no_weakness(project, tmp_path):
     (tmp_path / "zizmor.yml").write_text(ZIZMOR)
     command = ("zizmor", "--offline", f"--config={tmp_path}/zizmor.yml", "--no-progress")

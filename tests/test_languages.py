@@ -21,7 +21,6 @@ from support.project import (
     FRAMEWORKS,
     LANGUAGES,
     OTHER_LANGUAGES,
-    PAIRS,
     ROOT,
     Installed,
     Pair,
@@ -92,7 +91,7 @@ def test_every_language_has_the_same_texts(language):
     }
 
 
-def test_each_sentence_is_used(release, tmp_path, language):
+def test_each_sentence_is_used(projects, language):
     """A sentence that is not in its file was changed in English."""
     messages = re.sub(r"(?m)^ +", "", read("copier.yml"))
     unused = {
@@ -101,8 +100,8 @@ def test_each_sentence_is_used(release, tmp_path, language):
         for sentence in sentences
         if file != "copier.yml" or sentence["en"] not in messages
     }
-    for pair in PAIRS:
-        texts = texts_of(emit(release, tmp_path / str(pair), **pair._asdict()))
+    for pair, project in projects.items():
+        texts = texts_of(project)
         values = VALUES | {
             "@framework@": FRAMEWORKS[pair.framework]["title"],
             "@server@": pair.facts["title"],
@@ -434,7 +433,8 @@ def test_bad_answer_is_refused_in_the_language(release, tmp_path, language):
     assert read_texts(language)["refusals"]["domain"] in done.stdout
 
 
-@pytest.mark.slow_pairs
+@pytest.mark.slow
+@pytest.mark.first_pairs
 def test_switch_of_language_and_back_is_a_new_project(
     release, tmp_path, project, pair, language
 ):

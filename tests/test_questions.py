@@ -82,29 +82,29 @@ BAD_DOMAINS = [
 ]
 
 
-def refused(release, tmp_path, **answers: str) -> str:
+def refused(template, tmp_path, **answers: str) -> str:
     """Copy with answers that must be refused, and return the reason."""
     path = tmp_path / "project"
     with pytest.raises((ValueError, CopierError)) as reason:
-        emit(release, path, **answers)
+        emit(template, path, **answers)
     assert not path.exists()
     return str(reason.value)
 
 
 @pytest.mark.parametrize(("name", "rule"), BAD_NAMES.items())
-def test_bad_project_name_is_refused(release, tmp_path, name, rule):
-    assert NAME_RULES[rule] in refused(release, tmp_path, project_name=name)
+def test_bad_project_name_is_refused(template, tmp_path, name, rule):
+    assert NAME_RULES[rule] in refused(template, tmp_path, project_name=name)
 
 
 @pytest.mark.parametrize("domain", BAD_DOMAINS)
-def test_bad_domain_is_refused(release, tmp_path, domain):
-    reason = refused(release, tmp_path, domain=domain)
+def test_bad_domain_is_refused(template, tmp_path, domain):
+    reason = refused(template, tmp_path, domain=domain)
     assert "Write the domain as in www.example.com" in reason
 
 
 @pytest.mark.parametrize("framework", ["django", "", "Flask", "flask\n"])
-def test_unknown_framework_is_refused(release, tmp_path, framework):
-    reason = refused(release, tmp_path, framework=framework)
+def test_unknown_framework_is_refused(template, tmp_path, framework):
+    reason = refused(template, tmp_path, framework=framework)
     assert "is not in ['flask', 'fastapi']" in reason
 
 
@@ -112,16 +112,16 @@ def test_unknown_framework_is_refused(release, tmp_path, framework):
     ("framework", "server"),
     [("flask", "uvicorn"), ("fastapi", "waitress"), ("flask", "apache"), ("fastapi", "")],
 )
-def test_unknown_server_is_refused(release, tmp_path, framework, server):
-    reason = refused(release, tmp_path, framework=framework, server=server)
+def test_unknown_server_is_refused(template, tmp_path, framework, server):
+    reason = refused(template, tmp_path, framework=framework, server=server)
     offered = [pair.server for pair in PAIRS if pair.framework == framework]
     assert f"{server!r} is not in {offered}" in reason
 
 
 @pytest.mark.parametrize("value", ["", "../../evil"])
 @pytest.mark.parametrize("name", COMPUTED)
-def test_computed_answer_cannot_be_set(release, tmp_path, name, value):
-    reason = refused(release, tmp_path, **{name: value})
+def test_computed_answer_cannot_be_set(template, tmp_path, name, value):
+    reason = refused(template, tmp_path, **{name: value})
     assert f"'{name}'" in reason
     assert "The template computes this answer" in reason
 
@@ -182,9 +182,14 @@ GOOD_NAMES = {
 }
 
 
+# Names that YAML, a shell or an argument could mistake for something else.
+QUOTED = ("100% $HOME `id` ; rm -rf", 'The "best" app', "back\\slash\\", "yes", "42")
+
+
 @pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items())
-def test_good_project_name_is_accepted(release, tmp_path, name, slug):
-    path = emit_on_command_line(release, tmp_path / "project", project_name=name)
+def test_good_project_name_is_accepted(template, tmp_path, name, slug):
+    copy = emit_on_command_line if name in QUOTED else emit
+    path = copy(template, tmp_path / "project", project_name=name)
     [unit] = path.glob("deploy/*.service")
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", unit.stem)
     assert not unit.stem.endswith("-")
@@ -205,10 +210,9 @@ def test_good_project_name_is_accepted(release, tmp_path, name, slug):
 @pytest.mark.parametrize(
     "domain", ["example.com", "localhost", "a.b.c.example", "xn--fsqu00a.com", "EXAMPLE.com"]
 )
-def test_good_domain_is_accepted(copie, release, domain):
-    result = copie.copy(extra_answers={"domain": domain}, template_dir=release)
-    assert result.exception is None
-    site = result.project_dir / "deploy/nginx/my-app/site.conf"
+def test_good_domain_is_accepted(template, tmp_path, domain):
+    project = emit(template, tmp_path / "project", domain=domain)
+    site = project / "deploy/nginx/my-app/site.conf"
     assert f"\nserver_name {domain};\n" in site.read_text()
     # $host is in lower case.
     assert f"($host != {domain.lower()})" in site.with_name("https.conf").read_text()
@@ -316,9 +320,12 @@ def test_settings_are_known_and_need_no_trust():
     assert QUESTIONS["_envops"]["undefined"] == "jinja2.StrictUndefined"
 
 
-def test_computed_answers_are_not_remembered(copie, release):
-    result = copie.copy(template_dir=release)
-    assert answers_of(result.project_dir).keys() == {"_commit", "_src_path", *ASKED}
+def test_computed_answers_are_not_remembered(release, tmp_path):
+    assert answers_of(emit(release, tmp_path / "project")).keys() == {
+        "_commit",
+        "_src_path",
+        *ASKED,
+    }
 
 
 @pytest.mark.parametrize("name", ["_message_after_copy", "_message_after_update"])

@@ -93,12 +93,14 @@ def check(project: Path) -> None:
     ok("ruff", "check", "--isolated", "--no-cache", "--ignore=I", ".", cwd=project)
 
 
+@pytest.mark.slow_pairs
 def test_first_changes_keep_the_tests_green(own, pair):
     (own / "app/templates/home.html").write_text(OWN_PAGE)
     add_routes(own, OWN_JSON[pair.framework])
     check(own)
 
 
+@pytest.mark.slow_pairs
 def test_home_page_says_where_settings_come_from(own):
     """In development; tests/test_browser.py checks it in a browser."""
     assert "environment variables, no .env yet" in home_page(own)
@@ -106,6 +108,7 @@ def test_home_page_says_where_settings_come_from(own):
     assert "environment variables, .env" in home_page(own)
 
 
+@pytest.mark.slow_pairs
 def test_examples_are_removed_as_the_readme_says(own):
     """Their files and the two lines; the project's own tests pass without them."""
     for name in ("app/examples.py", "tests/test_examples.py"):
@@ -123,6 +126,7 @@ def test_examples_are_removed_as_the_readme_says(own):
         assert example not in "".join(path.read_text() for path in left)
 
 
+@pytest.mark.slow_pairs
 def test_a_page_is_added_as_the_readme_says(own):
     """The function and the template to copy."""
     text = section(own, "Change it")

@@ -1,5 +1,6 @@
 """A release is refused if changelog, tags and tests contradict each other."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,10 @@ def record(repository: Path, changelog: str) -> str:
     return ok("git", "rev-parse", "HEAD", cwd=repository).strip()
 
 
-@pytest.fixture
-def repository(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def prepared(isolated, tmp_path_factory) -> Path:
     """One release, tagged; work after it; and the heading of the next."""
+    tmp_path = tmp_path_factory.mktemp("repository")
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".ci/run").write_text("#!/bin/sh\nexit 0\n")
     (tmp_path / ".ci/run").chmod(0o755)
@@ -31,6 +33,12 @@ def repository(tmp_path) -> Path:
     record(tmp_path, FIRST.replace("## 1.0.0", "## Unreleased\n\nMore.\n\n## 1.0.0"))
     record(tmp_path, SECOND)
     return tmp_path
+
+
+@pytest.fixture
+def repository(prepared, tmp_path) -> Path:
+    """A copy of the prepared repository that a test may change."""
+    return shutil.copytree(prepared, tmp_path / "repository")
 
 
 def test_own_changelog_is_valid():

@@ -19,26 +19,21 @@ NAMES = {name: name for pair in PAIRS for name in pair} | {
 ALSO_NAMED = {"fastapi": {"uvicorn"}}
 
 
-def test_tree_is_the_same_for_every_pair(copie, release):
-    trees = {}
-    for pair in PAIRS:
-        result = copie.copy(extra_answers=pair._asdict(), template_dir=release)
-        assert result.exception is None
-        trees[pair] = {*files(result.project_dir)} - OWN_FILES
+def test_tree_is_the_same_for_every_pair(projects):
+    trees = {pair: {*files(project)} - OWN_FILES for pair, project in projects.items()}
     first = trees[PAIRS[0]]
     assert {str(pair): tree ^ first for pair, tree in trees.items() if tree != first} == {}
 
 
-def test_pages_do_not_depend_on_the_server(copie, release):
+def test_pages_do_not_depend_on_the_server(projects):
     """So that browsers and screen readers are tested with one server of each framework."""
+    shown = ("app/templates/", "app/static/", "deploy/nginx/")
     for first in FIRST_PAIRS:
-        pages = []
-        for pair in PAIRS:
-            if pair.framework == first.framework:
-                result = copie.copy(extra_answers=pair._asdict(), template_dir=release)
-                shown = ("app/templates/", "app/static/", "deploy/nginx/")
-                texts = texts_of(result.project_dir)
-                pages.append({n: text for n, text in texts.items() if n.startswith(shown)})
+        pages = [
+            {name: text for name, text in texts_of(project).items() if name.startswith(shown)}
+            for pair, project in projects.items()
+            if pair.framework == first.framework
+        ]
         assert all(each == pages[0] for each in pages)
 
 
@@ -122,31 +117,35 @@ def test_requirements_are_pinned_and_explained(project):
                 assert re.fullmatch(r"[a-z0-9\[\]-]+~=[0-9.]+(; [^#]+)?  # .+", line), line
 
 
-def test_home_page_is_at_most_5_kb(installed):
+@pytest.fixture(scope="session")
+def home(installed) -> str:
+    """The home page of the installed project."""
+    return home_page(installed.path)
+
+
+def test_home_page_is_at_most_5_kb(installed, home):
     """Uncompressed, with its style sheet and its icon."""
     static = installed.path / "app/static"
     css, icon = [(static / name).stat().st_size for name in ("style.css", "favicon.svg")]
-    html = len(home_page(installed.path).encode())
+    html = len(home.encode())
     assert css <= 2000
     assert css + icon + html <= 5000
 
 
-def test_home_page_loads_nothing_from_other_hosts(installed):
-    page = home_page(installed.path)
+def test_home_page_loads_nothing_from_other_hosts(installed, home):
     css = (installed.path / "app/static/style.css").read_text(encoding="utf-8")
-    for address in re.findall(r'(?:href|src|action)="([^"]*)"', page):
+    for address in re.findall(r'(?:href|src|action)="([^"]*)"', home):
         assert re.match(r"/(?!/)", address), address
     for address in re.findall(r"url\((.*?)\)", css):
         assert re.fullmatch(r"[\w.-]+", address), address
     assert "@import" not in css
-    assert "<script" not in page
+    assert "<script" not in home
 
 
-def test_home_page_is_semantic(installed):
-    page = home_page(installed.path)
-    assert page.count("<h1>") == 1
+def test_home_page_is_semantic(installed, home):
+    assert home.count("<h1>") == 1
     for part in ('<html lang="en">', "<title>", "<main>", 'name="viewport"'):
-        assert part in page
+        assert part in home
     css = (installed.path / "app/static/style.css").read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in css
     assert ":focus-visible" in css
