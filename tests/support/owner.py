@@ -1,133 +1,97 @@
-"""A model of what an owner does with an emitted project in a year.
+"""A model of an owner: ports a small real application onto an emitted project.
 
-Each edit is where the project suggests it: a line in a list, a function after the last
-one, a new file, a replaced picture.
+It is a blog with members, in the shape of Flask's tutorial or of a FastAPI backend. The
+owner's files are in tests/owner_app/, for every project and for each framework: those in
+files/ are copied into the project, those in appended/ to the end of the file of that name,
+and edits.yml has the lines that the owner changes within files of the template.
 """
 
+import re
+import shutil
+import textwrap
 from pathlib import Path
 
+import httpx2
+import yaml
+
 from support.commands import ok
-from support.project import Pair, append, edit, lock_command
+from support.project import ROOT, Pair, append, lock_command
 
-SHOP = '''"""What we sell."""
+APP = ROOT / "tests/owner_app"
+LOGO = (APP / "common/files/app/static/logo.png").read_bytes()
+FAVICON = (APP / "common/files/app/static/favicon.svg").read_text(encoding="utf-8")
 
-PRICES = {"Tea": 3, "Cake": 4}
-'''
-
-SHOP_PAGE = """{% extends "base.html" %}
-{% block content %}
-<h1>Our shop</h1>
-<img src="/static/logo.png" alt="Our logo" width="64" height="64">
-<dl>
-  {% for name, price in prices.items() %}<dt>{{ name }}</dt><dd>{{ price }}</dd>{% endfor %}
-</dl>
-{% endblock %}
-"""
-
-ROUTES = {
-    "flask": '''
-
-@pages.get("/shop")
-def shop():
-    """What we sell."""
-    return render_template("shop.html", prices=PRICES)
-''',
-    "fastapi": '''
-
-@pages.get("/shop")
-async def shop(request: Request):
-    """What we sell."""
-    return templates.TemplateResponse(request, "shop.html", {"prices": PRICES})
-''',
+# The examples, and what the owner does not want.
+DELETED = {
+    "app/examples.py",
+    "app/templates/examples/hello.html",
+    "app/templates/examples/links.html",
+    "tests/test_examples.py",
+    ".github/renovate.json5",
+}
+# Files of the template that the owner has written from scratch.
+REPLACED = {
+    "app/static/favicon.svg",
+    "app/templates/base.html",
+    "app/templates/home.html",
 }
 
-SHOP_TEST = """from tests.test_app import client  # noqa: F401
 
-
-def test_shop_sells_tea(client):  # noqa: F811
-    page = client.get("/shop")
-    assert page.status_code == 200
-    assert "Tea" in page.text
-
-
-def test_logo_is_a_picture(client):  # noqa: F811
-    picture = client.get("/static/logo.png")
-    picture.close()
-    assert picture.headers["Content-Type"] == "image/png"
-"""
-
-APP_TEST = """
-
-def test_home_leads_to_the_shop(client):
-    assert 'href="/shop"' in client.get("/").text
-
-
-def test_shop_has_a_name(monkeypatch):
-    monkeypatch.setenv("SHOP_NAME", "Corner shop")
-    assert read_settings().shop_name == "Corner shop"
-"""
-
-LOGO = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\xff\xfe a picture, as far as git can tell\n"
-FAVICON = '<svg xmlns="http://www.w3.org/2000/svg"><circle r="9" fill="#c33"/></svg>\n'
+def replace_line(path: Path, old: str, new: str) -> None:
+    """Replace the one line that is `old`, with or without its indentation, keeping that."""
+    found = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    [number] = [i for i, line in enumerate(found) if old in (line[:-1], line.strip())]
+    indentation = found[number][: -len(found[number].lstrip())]
+    found[number] = textwrap.indent(new, indentation)
+    path.write_text("".join(found), encoding="utf-8")
 
 
 def work_for_a_year(project: Path, pair: Pair) -> None:
-    """Edit an emitted project as its owner would, without committing it."""
-    app, tests = project / "app", project / "tests"
+    """Turn an emitted project into the owner's application, without committing it."""
+    for name in DELETED:
+        (project / name).unlink()
+    for part in (APP / "common", APP / pair.framework):
+        shutil.copytree(part / "files", project, dirs_exist_ok=True)
+        for path in (part / "appended").rglob("*"):
+            if path.is_file():
+                text = path.read_text(encoding="utf-8")
+                append(project / path.relative_to(part / "appended"), text)
+        edits = yaml.safe_load((part / "edits.yml").read_text(encoding="utf-8"))
+        for name, changes in edits.items():
+            for old, new in changes.items():
+                replace_line(project / name, old, new)
 
-    # Routes, templates, styles, pictures.
-    (app / "shop.py").write_text(SHOP)
-    (app / "templates/shop.html").write_text(SHOP_PAGE)
-    imports = {
-        "flask": "from flask import Blueprint, redirect, render_template, request, session, "
-        "url_for\n\n",
-        "fastapi": "from app.config import PROJECT, SITE_NAME\n",
-    }[pair.framework]
-    edit(app / "routes.py", imports, imports + "from app.shop import PRICES\n")
-    edit(app / "routes.py", '"""A page made from a template."""', '"""Welcome."""')
-    append(app / "routes.py", ROUTES[pair.framework])
-    edit(app / "templates/home.html", "<h1>It works!</h1>", "<h1>Come in!</h1>")
-    edit(
-        app / "templates/base.html",
-        "</a></header>",
-        '</a> <a href="/shop">Shop</a></header>',
-    )
-    edit(app / "templates/base.html", "</main>\n", "</main>\n  <footer>Open at 9</footer>\n")
-    edit(app / "static/style.css", "  --accent: #1f6f5c;", "  --accent: #aa3366;")
-    append(app / "static/style.css", "\nfooter { margin-top: 3rem; }\n")
-    (app / "static/favicon.svg").write_text(FAVICON)
-    (app / "static/logo.png").write_bytes(LOGO)
-
-    # Settings.
-    edit(
-        app / "config.py",
-        "    production: bool = False\n",
-        '    production: bool = False\n    shop_name: str = "Shop"\n',
-    )
-    edit(
-        app / "config.py",
-        "        return Settings(secret_key=secret_key or secrets.token_hex())\n",
-        '        name = os.environ.get("SHOP_NAME", "Shop")\n'
-        "        return Settings(\n"
-        "            secret_key=secret_key or secrets.token_hex(), shop_name=name\n"
-        "        )\n",
-    )
-    append(project / ".env.example", "\n# What the shop is called.\nSHOP_NAME=\n")
-    (project / ".env").write_text("SHOP_NAME=Corner shop\nSECRET_KEY=\n")
-
-    # Packages and tests.
-    append(project / "requirements.txt", "packaging~=26.0  # compares versions\n")
-    append(project / "requirements-dev.txt", "ruff~=0.17.0  # formats the code\n")
-    (tests / "test_shop.py").write_text(SHOP_TEST)
-    append(tests / "test_app.py", APP_TEST)
-    append(project / "pytest.ini", "markers =\n    shop: asks the shop\n")
-    append(project / ".gitignore", "\n# Pictures that visitors send.\n/uploads/\n")
-
-    # The README, with another port, and what is not wanted.
+    # The README: another port, and what the site is.
     readme = project / "README.md"
     text = readme.read_text(encoding="utf-8")
-    readme.write_text(text.replace(":8000", ":5000").replace("--port 8000", "--port 5000"))
-    edit(readme, "\n## What is where\n", "\nAsk at the counter first.\n\n## What is where\n")
-    append(readme, "\n## Opening hours\n\nFrom 9 to 5.\n")
-    (project / ".github/renovate.json5").unlink()
+    for old, new in {
+        ":8000": ":5000",
+        "--port 8000": "--port 5000",
+        "fastapi dev app/main.py": "fastapi dev app/main.py --port 5000",
+    }.items():
+        text = text.replace(old, new)
+    before, heading, after = text.partition("\n## ")
+    readme.write_text(f"{before}\nA blog that its members write.\n{heading}{after}")
     ok("bash", "-euc", lock_command(project), cwd=project)
+
+
+def install_packages(project: Path) -> None:
+    """Install the owner's packages and those of the template into a new environment."""
+    ok("python3", "-m", "venv", "--without-pip", ".venv", cwd=project)
+    for name in ("requirements.lock", "requirements-dev.txt"):
+        ok("uv", "pip", "install", "--quiet", f"--requirements={name}", cwd=project)
+
+
+def publish(client: httpx2.Client, pair: Pair, title: str) -> httpx2.Response:
+    """Register at the owner's site, log in and write a post; return the last response."""
+    member = {"name": "ada", "password": "correct horse"}
+    api, kind = ("/api", "json") if pair.framework == "fastapi" else ("", "data")
+    client.post(f"{api}/auth/register", **{kind: member})
+    login = client.post(f"{api}/auth/login", **{kind: member})
+    # In production the cookie is for HTTPS only, so that the client does not send it here.
+    cookie = re.match("[^;]+", login.headers["Set-Cookie"])[0]
+    return client.post(
+        "/api/posts/" if api else "/write",
+        headers={"Cookie": cookie},
+        **{kind: {"title": title, "body": "Written on the server."}},
+    )

@@ -7,7 +7,8 @@ working tree and differs from it in every file. They lead to LATEST, the working
 import filecmp
 import itertools
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ from support.project import (
 OLDER = "v0.0.1"
 LATEST = "v999.0.0"
 RELEASES = [*(release.tag for release in commits(ROOT)), OLDER]
-# An owner who replaces the icon would meet a conflict in it, so it never changes.
-FROZEN = "app/static/favicon.svg"
+# Owners replace these as a whole. Any change would be a conflict then, so they never change.
+FROZEN = ["app/static/favicon.svg", "app/templates/base.html", "app/templates/home.html"]
 ANSWERS = {"project_name": "My App", "domain": "www.example.org"}
 
 COMMENTS = {
@@ -52,6 +53,15 @@ OLD_VALUES = {
     "X-Frame-Options DENY": "X-Frame-Options SAMEORIGIN",
     "--paper: #fbfaf7": "--paper: #fff",
     'SAMESITE="Lax"': 'SAMESITE="Strict"',
+    # The last lines before those of the owner.
+    "secret_key=secret_key(required=production)": "secret_key=secret_key(production)",
+    "app.register_blueprint(pages)": "app.register_blueprint(pages, url_prefix=None)",
+    "app.include_router(pages)": 'app.include_router(pages, prefix="")',
+    "margin: 0; }\n": "margin: 0 }\n",
+    ".ruff_cache/\n": "",
+    "uv~=0.13.0 ": "uv~=0.12.0 ",
+    "return app.test_client()": "return app.test_client(use_cookies=True)",
+    "raise_server_exceptions=False)": "raise_server_exceptions=False, cookies=None)",
 }
 
 
@@ -64,23 +74,35 @@ def template_files(template: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
+def gaps(lines: list[str], name: str) -> Iterator[int]:
+    """Yield the lines of a file before which a comment may be: a blank line, a tag of HTML."""
+    own = False
+    for number, line in enumerate(lines):
+        own = own or "Your own" in line
+        is_gap = line.lstrip().startswith("<") if name.endswith(".html") else line == "\n"
+        if is_gap and not own:
+            yield number
+        own = own and line != "\n"
+
+
 def make_older(template: Path) -> None:
     """Change each file that is emitted as an older release may have had it.
 
-    Adds a comment after the first line and one in the middle, and replaces some values.
+    Adds a comment after the first line and one in the middle, and replaces some values. Only
+    the owner's places stay the same: FROZEN, and the lines below a comment "Your own".
     """
     for path in template_files(template):
         name = path.name.replace("{% endif %}", "").removesuffix(".jinja")
         text = path.read_text(encoding="utf-8")
         only_includes = text.startswith("{% include")  # a file of texts/, changed itself
-        if only_includes or name == Path(FROZEN).name:
+        if only_includes or any(each.endswith(f"/{name}") for each in FROZEN):
             continue
         lines = text.splitlines(keepends=True)
         comment = COMMENTS.get(Path(name).suffix, "# {}").format(OLD_TEXT) + "\n"
         middle = len(lines) // 2
-        blank = [i for i, line in enumerate(lines) if line == "\n" and abs(i - middle) < 9]
-        if blank:
-            lines.insert(min(blank, key=lambda i: abs(i - middle)), comment)
+        near = [i for i in gaps(lines, name) if abs(i - middle) < 9]
+        if near:
+            lines.insert(min(near, key=lambda i: abs(i - middle)), comment)
         tags = itertools.takewhile(lambda line: line.startswith(WRAPPING), lines)
         lines.insert(len(list(tags)) + 1, comment)
         text = "".join(lines)
@@ -173,3 +195,14 @@ def added(old: Path, new: Path) -> dict[str, list[str]]:
         previous = set(lines(old / name)) if (old / name).is_file() else set()
         found[name] = [line for line in lines(new / name) if line not in previous]
     return found
+
+
+def merged(untouched: Path, own: Path, latest: Path) -> Counter[str]:
+    """Return the lines of a file after an update, each with the number of its occurrences.
+
+    They are the owner's, with those that the template has added, without those it has removed.
+    """
+    found = Counter(lines(own))
+    found.update(lines(latest))
+    found.subtract(lines(untouched))
+    return +found
