@@ -228,10 +228,11 @@ def server(setup: Setup, folder: Path, listen: str) -> Iterator[psutil.Process]:
         return
     program, *options = setup.command.format(port=listen).split()
     settings = [word.removeprefix("--setenv=") for word in environment(setup.project)]
+    settings.append(f"PYTHONPATH={setup.project}")
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [setup.project / ".venv/bin" / program, *options],
-            cwd=setup.project,
+            cwd=folder,  # not the project: Gunicorn would read its gunicorn.conf.py
             env=os.environ | dict(setting.split("=", 1) for setting in settings),
             stdin=subprocess.DEVNULL,
             stdout=log,
