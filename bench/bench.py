@@ -1,11 +1,11 @@
-"""Measure each emitted site against the tutorials' set-up of the same app.
+"""Compare each emitted site with the same app deployed as in tutorials.
 
     .venv/bin/python bench/bench.py
 
-All set-ups run at the same time, each behind its own nginx on 127.0.0.1, and are loaded in
-turn, so that disturbances affect all of them. The tutorials' set-up runs twice: the
-difference is noise. Writes results.json, from which report.py makes the tables and the
-plot. README.md says what is measured, and how.
+All set-ups run at the same time, each behind its own nginx on 127.0.0.1, and are loaded
+in turn, so that other activity on the machine affects all of them alike. The tutorial's
+set-up runs twice: the difference between the two runs is noise. Writes results.json, from
+which report.py makes the tables and the plot. README.md describes the cases and the method.
 """
 
 import argparse
@@ -59,7 +59,7 @@ server {{
     }}
 }}
 """
-# nginx's other settings are the same for all: its defaults.
+# The other settings are nginx's defaults, the same for all set-ups.
 NGINX = """
 {user}daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes auto;
 events {{ worker_connections 1024; }}
@@ -72,34 +72,36 @@ http {{
 }}
 """
 
-# A handler that waits for something else, such as a database.
+# A handler that sleeps, as if it waited for a database.
 WAIT = {
     "flask": """
 
+from time import sleep
+
+
 @pages.get("/wait")
 def wait():
-    import time
-
-    time.sleep(0.05)
+    sleep(0.05)
     return {"waited": True}
 """,
     "fastapi": """
 
+from asyncio import sleep
+
+
 @api.get("/wait")
 async def wait():
-    import asyncio
-
-    await asyncio.sleep(0.05)
+    await sleep(0.05)
     return {"waited": True}
 """,
 }
 
 
 class Case(NamedTuple):
-    """A kind of requests.
+    """The requests of a case.
 
-    paths: requested in turn. connections: at the same time. gzip: whether the client
-    accepts it. waiting: more connections, which request a handler that waits.
+    paths: requested in turn. connections: the number at a time. gzip: whether the client
+    accepts it. waiting: how many other connections request /wait at the same time.
     """
 
     paths: list[str]
@@ -115,12 +117,12 @@ CASES = {
     "static": Case(["/static/bench.css"]),
     "static_gzip": Case(["/static/bench.css"], gzip=True),
     "wait": Case(["/wait"], connections=64),
-    "while_waiting": Case(["/items/42?q=tea"], connections=4, waiting=32),
+    "next_to_waiting": Case(["/items/42?q=tea"], connections=4, waiting=32),
 }
 
 
 class Setup(NamedTuple):
-    """A way to deploy a project: as its README says, or with a tutorial's command."""
+    """A way to run a project: with the emitted files, or with a tutorial's command."""
 
     name: str
     project: Path
@@ -128,14 +130,14 @@ class Setup(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A running set-up: the processes of its server and its nginx, and nginx's port."""
+    """A running set-up: the main processes of its server and nginx, and nginx's port."""
 
     server: psutil.Process
     nginx: psutil.Process
     port: int
 
     def cpu(self) -> float:
-        """Return the CPU seconds that all its processes have used so far."""
+        """Return the CPU time that all its processes have used so far, in seconds."""
         total = 0.0
         for parent in (self.server, self.nginx):
             for process in [parent, *parent.children(recursive=True)]:
@@ -144,33 +146,33 @@ class Site(NamedTuple):
         return total
 
     def memory(self) -> float:
-        """Return the memory of its server in MB, with shared pages counted once (PSS)."""
+        """Return the proportional set size (PSS) of its server's processes, in MB."""
         processes = [self.server, *self.server.children(recursive=True)]
         return sum(process.memory_full_info().pss for process in processes) / 1e6
 
 
-# Make the projects.
+# Prepare the projects.
 
 
 class Timed:
-    """The wall and CPU seconds of commands, by name."""
+    """The wall-clock and CPU time of commands, in seconds, by name."""
 
     def __init__(self) -> None:
         self.samples = defaultdict(lambda: {"cpu_s": [], "wall_s": []})
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time the commands that the block runs."""
-        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        """Time the commands that finish in the block."""
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         yield
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
         self.samples[name]["cpu_s"].append(round(used, 3))
-        self.samples[name]["wall_s"].append(round(time.monotonic() - began, 3))
+        self.samples[name]["wall_s"].append(round(time.monotonic() - start, 3))
 
 
 def make_template(folder: Path) -> Path:
-    """Make two releases of the template in this working tree that differ by a line."""
+    """Copy the template in this working tree, with two releases that differ by a line."""
     template = make_release(folder / "template")
     append(template / "template/app/static/style.css.jinja", "\n/* newer */\n")
     tag(template, "v1.1.0")
@@ -192,7 +194,7 @@ def time_template(template: Path, folder: Path, rounds: int, timed: Timed) -> No
 
 
 def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
-    """Emit and install a project of each pair, with what the cases request."""
+    """Emit and install a project of each pair, with the paths that the cases request."""
     projects = {}
     for pair in PAIRS:
         project = folder / str(pair) / "my-app"
@@ -211,22 +213,26 @@ def prepare(template: Path, folder: Path, timed: Timed) -> dict[Pair, Path]:
     return projects
 
 
-# Start them.
+# Run them.
 
 
 @contextlib.contextmanager
 def server(setup: Setup, folder: Path, listen: str) -> Iterator[psutil.Process]:
-    """Run the server without nginx. listen: the path of a socket, or a port for a tutorial's."""
+    """Run a set-up's server, without nginx.
+
+    folder: for its log. listen: the path of a socket, or the port for a tutorial's command.
+    """
     if not setup.command:
         with serving(setup.project, listen, folder / "log") as activated:
             yield psutil.Process(activated.process.pid)
         return
     program, *options = setup.command.format(port=listen).split()
     settings = [word.removeprefix("--setenv=") for word in environment(setup.project)]
+    settings.append(f"PYTHONPATH={setup.project}")
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [setup.project / ".venv/bin" / program, *options],
-            cwd=setup.project,
+            cwd=folder,  # not the project: Gunicorn would read its gunicorn.conf.py
             env=os.environ | dict(setting.split("=", 1) for setting in settings),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -241,7 +247,7 @@ def server(setup: Setup, folder: Path, listen: str) -> Iterator[psutil.Process]:
 
 @contextlib.contextmanager
 def nginx(folder: Path, port: int, include: str) -> Iterator[psutil.Process]:
-    """Run an nginx with one site."""
+    """Run nginx with one site. include: the site, or the directive that includes it."""
     configuration = folder / "bench.conf"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     configuration.write_text(
@@ -264,7 +270,7 @@ def nginx(folder: Path, port: int, include: str) -> Iterator[psutil.Process]:
 
 @contextlib.contextmanager
 def online(setup: Setup, folder: Path) -> Iterator[Site]:
-    """Run a set-up: the emitted project with its own files in deploy/, over HTTP."""
+    """Run a set-up behind nginx, over HTTP."""
     folder.mkdir()
     port = free_port()
     if setup.command:
@@ -277,67 +283,69 @@ def online(setup: Setup, folder: Path) -> Iterator[Site]:
         site.write_text(site.read_text().replace("# gzip_static on;", "gzip_static on;"))
         include = f"include {folder}/default.conf; include {folder}/my-app/http.conf;"
     with server(setup, folder, listen) as process, nginx(folder, port, include) as front:
-        wait_for_response(("127.0.0.1", port))
+        wait_until_healthy(("127.0.0.1", port))
         yield Site(process, front, port)
 
 
 # Measure them.
 
 
-def wait_for_response(address: str | tuple[str, int]) -> None:
-    """Request /healthz, from a path or port, until there is a response."""
+def wait_until_healthy(address: str | tuple[str, int]) -> None:
+    """Request /healthz until the response is a 200.
+
+    address: a socket's path, or a host and port. Raises TimeoutError after a minute.
+    """
     request = b"GET /healthz HTTP/1.0\r\nHost: example.com\r\n\r\n"
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.socket(family) as sock:
-            sock.settimeout(30)
-            sock.connect(address)
-            sock.sendall(request)
-            if b" 200 " in sock.recv(100):
+        with contextlib.suppress(OSError), socket.socket(family) as connection:
+            connection.settimeout(30)
+            connection.connect(address)
+            connection.sendall(request)
+            if b" 200 " in connection.recv(100):
                 return
         time.sleep(0.002)
-    raise TimeoutError(f"{address} did not respond")
+    raise TimeoutError(f"{address} does not become healthy")
 
 
 def start_time(setup: Setup, folder: Path) -> float:
-    """Return the milliseconds from a server's start to its first response, without nginx."""
+    """Return the time from a server's start to its first response, in ms, without nginx."""
     folder.mkdir()
     port = free_port()
     path = f"{folder}/app.sock"
-    began = time.monotonic()
+    start = time.monotonic()
     with server(setup, folder, str(port) if setup.command else path):
         if not setup.command:  # the first connection starts it
-            began = time.monotonic()
-        wait_for_response(("127.0.0.1", port) if setup.command else path)
-        return (time.monotonic() - began) * 1e3
+            start = time.monotonic()
+        wait_until_healthy(("127.0.0.1", port) if setup.command else path)
+        return (time.monotonic() - start) * 1e3
 
 
-def wrk(site: Site, case: Case, seconds: float, waiting: bool = False) -> list[str | Path]:
-    """Return the command that loads a site with a case, or with its waiting connections."""
-    paths = ["/wait"] if waiting else case.paths
-    connections = case.waiting if waiting else case.connections
+def wrk(site: Site, case: Case, seconds: int) -> list[str]:
+    """Return the command that loads a site with a case."""
     encoding = ["-H", "Accept-Encoding: gzip, deflate, br"] if case.gzip else []
     return [
-        *("wrk", "--threads", "1", "--connections", connections, "--duration", f"{seconds}s"),
-        *("--latency", "--timeout", "30s", "--script", BENCH / "wrk.lua"),
-        *("-H", "Host: example.com", *encoding),
-        *(f"http://127.0.0.1:{site.port}/", "--", *paths),
+        *("wrk", "--threads", "1", "--connections", str(case.connections)),
+        *("--duration", f"{seconds}s", "--latency", "--timeout", "30s"),
+        *("--script", f"{BENCH}/wrk.lua", "-H", "Host: example.com", *encoding),
+        *(f"http://127.0.0.1:{site.port}/", "--", *case.paths),
     ]
 
 
 def load(site: Site, case: Case, seconds: int) -> dict[str, float]:
-    """Measure one sample: CPU microseconds per request, requests per second, latencies in ms.
+    """Return one sample: CPU time per request in µs, requests per second, latencies in ms.
 
-    With several paths, one round of them counts as a request.
+    If a case has several paths, all of them together count as one request. Raises
+    RuntimeError if a request fails.
     """
     with contextlib.ExitStack() as stack:
         if case.waiting:
-            words = map(str, wrk(site, case, seconds + 1, waiting=True))
-            stack.enter_context(subprocess.Popen(words, stdout=subprocess.DEVNULL))
+            command = wrk(site, Case(["/wait"], case.waiting), seconds + 1)
+            stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             time.sleep(0.5)
         before = site.cpu()
-        output = ok(*map(str, wrk(site, case, seconds)))
+        output = ok(*wrk(site, case, seconds))
         used = site.cpu() - before
     result = json.loads(output.splitlines()[-1])
     if result["failed"] or not result["requests"]:
@@ -355,41 +363,41 @@ def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dic
     """Return all samples, as set-up -> case -> figure -> one value for each round."""
     samples = {setup.name: defaultdict(lambda: defaultdict(list)) for setup in setups}
 
-    def note(setup: Setup, case: str, **figures: float) -> None:
+    def record(setup: Setup, case: str, **figures: float) -> None:
         for figure, value in figures.items():
             samples[setup.name][case][figure].append(round(value, 3))
 
     for number in range(rounds):
-        for setup in turned(setups, number):
-            at = folder / f"start-{setup.name}-{number}"
-            note(setup, "start", ms=start_time(setup, at))
+        for setup in rotate(setups, number):
+            path = folder / f"start-{setup.name}-{number}"
+            record(setup, "start", ms=start_time(setup, path))
     with contextlib.ExitStack() as stack:
         sites = {
-            setup: stack.enter_context(online(setup, folder / f"at-{setup.name}"))
+            setup: stack.enter_context(online(setup, folder / f"online-{setup.name}"))
             for setup in setups
         }
         time.sleep(5)  # until all workers have started
         for setup, site in sites.items():
-            note(setup, "memory", idle_mb=site.memory())
+            record(setup, "memory", idle_mb=site.memory())
         for number in range(rounds):
             for name, case in CASES.items():
-                for setup in turned(setups, number):
-                    note(setup, name, **load(sites[setup], case, seconds))
+                for setup in rotate(setups, number):
+                    record(setup, name, **load(sites[setup], case, seconds))
                     time.sleep(0.2)
-            say(f"round {number + 1} of {rounds}")
+            say(f"Round {number + 1} of {rounds}")
         for setup, site in sites.items():
-            note(setup, "memory", loaded_mb=site.memory())
+            record(setup, "memory", loaded_mb=site.memory())
     return samples
 
 
-def turned(setups: list[Setup], number: int) -> list[Setup]:
-    """Return the set-ups in a different order for each round."""
+def rotate(setups: list[Setup], number: int) -> list[Setup]:
+    """Return the set-ups in the order of a round: each round starts with another one."""
     number %= len(setups)
     return setups[number:] + setups[:number]
 
 
 def machine() -> dict[str, str | int]:
-    """Return what the figures depend on."""
+    """Return the hardware and versions that the figures depend on."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     models = [line.split(": ")[1] for line in cpuinfo.splitlines() if "model name" in line]
     return {
@@ -410,10 +418,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=3, help="of each load in a round")
-    parser.add_argument("--only", default="", help="set-ups whose name has this in it")
-    parser.add_argument("--output", type=Path, default=BENCH / "results.json")
+    parser.add_argument("--rounds", type=int, default=7, help="default: 7")
+    parser.add_argument(
+        "--seconds", type=int, default=3, help="length of each load; default: 3"
+    )
+    parser.add_argument("--only", default="", help="run set-ups whose name contains this")
+    parser.add_argument(
+        "--output", type=Path, default=BENCH / "results.json", help="default: results.json"
+    )
     options = parser.parse_args()
     for command, package in TOOLS.items():
         if not shutil.which(command):
@@ -423,9 +435,9 @@ def main() -> None:
         isolate(folder)
         timed = Timed()
         template = make_template(folder)
-        say("time copier copy and copier update")
+        say("Time copier copy and copier update")
         time_template(template, folder / "copies", options.rounds, timed)
-        say("emit and install a project of each pair")
+        say("Emit and install a project of each pair")
         projects = prepare(template, folder / "projects", timed)
         setups = [
             Setup(f"{framework}-tutorial{again}", projects[pair], command)
@@ -443,7 +455,7 @@ def main() -> None:
         "commands": timed.samples,
     }
     options.output.write_text(json.dumps(results, indent=1) + "\n")
-    say(f"written: {options.output}")
+    say(f"Written: {options.output}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Turn results.json into tables, a plot, and the targets that were missed.
+"""Turn results.json into tables and a plot, and list the missed targets.
 
-    .venv/bin/python bench/report.py           # prints them
-    .venv/bin/python bench/report.py --write   # into the READMEs and bench/
+    .venv/bin/python bench/report.py           # print the tables
+    .venv/bin/python bench/report.py --write   # and update the READMEs and results.svg
 
-Figures are medians over the rounds. A ratio is a set-up's median to that of the tutorials'
-set-up of the same framework, from the same run.
+Figures are medians over the rounds. A ratio is a set-up's median divided by that of the
+tutorial's set-up of the same framework in the same run.
 """
 
 import argparse
@@ -33,11 +33,11 @@ CASES = {
     "static": "file",
     "static_gzip": "file, gzipped",
     "wait": "waits 50 ms, 64 at a time",
-    "while_waiting": "JSON, 32 others waiting",
+    "next_to_waiting": "JSON next to 32 that wait",
 }
 UNITS = {"cpu_us": "CPU µs", "rps": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
 
-# At most this part of the tutorials' CPU for a request.
+# The highest ratio of CPU time per request that each pair may have.
 CPU = {
     "flask-gunicorn": {"json": 0.90, "visit": 0.28},
     "flask-waitress": {"json": 0.75, "visit": 0.28},
@@ -48,41 +48,39 @@ CPU = {
 
 
 class Results:
-    """The results of bench.py."""
+    """The results that bench.py has written."""
 
     def __init__(self, path: Path) -> None:
-        read = json.loads(path.read_text())
-        self.machine, self.rounds, self.seconds = (
-            read["machine"],
-            read["rounds"],
-            read["seconds"],
-        )
-        self.samples, self.commands = read["samples"], read["commands"]
+        results = json.loads(path.read_text())
+        self.machine = results["machine"]
+        self.rounds, self.seconds = results["rounds"], results["seconds"]
+        self.samples, self.commands = results["samples"], results["commands"]
 
     def median(self, setup: str, case: str, figure: str) -> float:
+        """Return the median over the rounds."""
         return statistics.median(self.samples[setup][case][figure])
 
     def ratio(self, setup: str, case: str, figure: str) -> float:
-        """Return a median divided by that of the tutorials' set-up of the same framework."""
+        """Return the median divided by that of the same framework's tutorial set-up."""
         tutorial = setup.split("-")[0] + "-tutorial"
         return self.median(setup, case, figure) / self.median(tutorial, case, figure)
 
 
 def targets(pair: str) -> list[tuple[str, str, float, bool]]:
-    """Return the targets of a pair: case, figure, ratio, and whether more is better."""
+    """Return a pair's targets: case, figure, limit of the ratio, and whether more is better."""
     limits = [(case, "cpu_us", limit, False) for case, limit in CPU[pair].items()]
     limits += [(case, "cpu_us", 0.025, False) for case in ("static", "static_gzip")]
     limits += [(case, "p99_ms", 1.0, False) for case in CASES]
     limits += [("memory", "idle_mb", 0.75, False), ("start", "ms", 1.0, False)]
     if pair.startswith("flask"):
-        limits += [("wait", "rps", 7.0, True), ("while_waiting", "p50_ms", 0.05, False)]
+        limits += [("wait", "rps", 7.0, True), ("next_to_waiting", "p50_ms", 0.05, False)]
     else:
         limits += [("wait", "rps", 1.0, True)]
     return limits
 
 
 def missed(results: Results) -> list[str]:
-    """Return the missed targets, in words."""
+    """Return a sentence for each missed target."""
     found = []
     for pair in TITLES:
         for case, figure, limit, more in targets(pair):
@@ -96,46 +94,51 @@ def missed(results: Results) -> list[str]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Return a table in Markdown; the first row is its header."""
+    """Return a Markdown table. The first row is its header."""
     head, *body = rows
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def short(ratio: float) -> str:
+    """Return a ratio with two decimals, or three below 0.1."""
     return f"{ratio:.3f}" if ratio < 0.1 else f"{ratio:.2f}"
 
 
 def language_of(readme: Path) -> Callable[[str], str]:
-    """Return a function that translates words to the language of a README.
+    """Return a function that translates labels into the language of a README.
 
-    The README names its language in the paths of its pictures: docs/xx/.
+    Its pictures, in docs/en/ for example, tell the language.
     """
     language = re.search(r"docs/(\w+)/", readme.read_text(encoding="utf-8"))[1]
     texts = (BENCH.parent / f"texts/{language}/texts.yml").read_text(encoding="utf-8")
-    words = yaml.safe_load(texts)["bench"]
-    return lambda word: words.get(word, word)
+    labels = yaml.safe_load(texts)["bench"]
+    return lambda label: labels.get(label, label)
 
 
-def short_report(results: Results, say: Callable[[str], str] = str) -> str:
-    """Return the report in a README of the template: a table, and how it was measured."""
+def short_report(results: Results, translate: Callable[[str], str] = str) -> str:
+    """Return the part of the template's READMEs: a table, and how it was measured."""
     head = ["tutorials = 1", *(f"CPU: {case}" for case in list(CASES.values())[:5])]
-    head += ["requests/s that wait", "memory", "start"]
-    rows = [[say(word) for word in head]]
-    again = {f"{name}-tutorial-again": "the same again: noise" for name in ("flask", "fastapi")}
-    for setup, title in (TITLES | again).items():
-        title = say(title).replace(" on ", say(" on "))
-        row = [f"{title} ({setup.split('-')[0]})" if setup in again else title]
+    head += ["slow requests/s", "memory", "start"]
+    rows = [[translate(label) for label in head]]
+    noise = translate("same set-up again: noise")
+    titles = {pair: title.replace(" on ", translate(" on ")) for pair, title in TITLES.items()}
+    titles |= {
+        f"{framework}-tutorial-again": f"{noise} ({facts['title']})"
+        for framework, facts in FRAMEWORKS.items()
+    }
+    for setup, title in titles.items():
+        row = [title]
         row += [short(results.ratio(setup, case, "cpu_us")) for case in list(CASES)[:5]]
         row += [f"{results.ratio(setup, 'wait', 'rps'):.1f} x"]
         row += [f"{results.ratio(setup, 'memory', 'idle_mb'):.2f}"]
         row += [f"{results.ratio(setup, 'start', 'ms'):.2f}"]
         rows.append(row)
-    return f"{table(rows)}\n\n{measured_on(results, say)}"
+    return f"{table(rows)}\n\n{measured_on(results, translate)}"
 
 
 def details(results: Results) -> str:
-    """Return every median with its ratio, in a table for each figure."""
+    """Return tables of all medians with their ratios, one for each figure."""
     parts = []
     for figure, unit in UNITS.items():
         rows = [[unit, *CASES.values()]]
@@ -161,19 +164,19 @@ def details(results: Results) -> str:
     return "\n\n".join([*parts, table(rows)])
 
 
-def measured_on(results: Results, say: Callable[[str], str] = str) -> str:
+def measured_on(results: Results, translate: Callable[[str], str] = str) -> str:
     """Return a sentence about the machine and the run."""
     sentence = (
         "Measured {date} on {cores} cores ({cpu}), Linux {kernel}, Python {python},"
         " nginx {nginx}; medians of {rounds} interleaved rounds of {seconds} s."
     )
-    return say(sentence).format(
+    return translate(sentence).format(
         **results.machine, rounds=results.rounds, seconds=results.seconds
     )
 
 
 def plot(results: Results) -> str:
-    """Return the CPU ratios as bars, in SVG, light and dark."""
+    """Return an SVG bar chart of the CPU ratios, for light and dark color schemes."""
     groups = []
     for case in ("json", "page", "visit"):
         bars = [(TITLES[pair], results.ratio(pair, case, "cpu_us")) for pair in TITLES]
@@ -190,7 +193,7 @@ def plot(results: Results) -> str:
 
 
 def replace_part(path: Path, text: str) -> None:
-    """Replace the text between the two marks in a file."""
+    """Replace the text between the two marks in a file. Exit if they are missing."""
     old = path.read_text(encoding="utf-8")
     marks = r"(<!-- bench: .*? -->\n).*?(<!-- end of bench -->)"
     new, count = re.subn(marks, lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old, flags=re.DOTALL)
@@ -204,7 +207,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", type=Path, nargs="?", default=BENCH / "results.json")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="update READMEs and results.svg")
     options = parser.parse_args()
     results = Results(options.results)
     long_report = f"{measured_on(results)}\n\n{details(results)}"

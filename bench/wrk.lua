@@ -1,4 +1,4 @@
--- Requests the paths after wrk's own arguments in turn, and prints a line of JSON at the end.
+-- Request the paths after wrk's own arguments in turn, and end with a line of JSON.
 
 local requests = {}
 local turn = 0

@@ -1,4 +1,4 @@
-"""The bench measures every pair, and README.md shows its results."""
+"""The benchmark measures every pair, and the READMEs show its results."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ def report(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 def test_bench_measures_every_pair(report, tmp_path):
-    """A short run: its figures mean nothing, but none is missing."""
+    """A short run: its figures mean nothing, but none may be missing."""
     for command, package in {"wrk": "wrk", "nginx": "nginx-light"}.items():
         tool(command, package)
     tool("systemd-socket-activate", "systemd")
