@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 from support.commands import ok, run
-from support.project import append, edit, lock_command, section, shell_blocks, template_lock
+from support.project import (
+    append,
+    edit,
+    lock_command,
+    recorded,
+    section,
+    shell_blocks,
+    template_lock,
+)
 from test_pythons import MINORS
 
 pytestmark = pytest.mark.slow  # because of many requests to the package index
@@ -78,14 +86,14 @@ def outdate(project: Path, what: str) -> None:
     }.items(),
 )
 def test_own_tests_find_an_outdated_lock(installed, tmp_path, what, says):
-    """And name the command that fixes it, which is the README's."""
+    """And name the command that fixes it, which is the README's without --quiet."""
     project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)
     own_pytest = (installed.path / ".venv/bin/pytest", "tests/test_lock.py")
     ok(*own_pytest, cwd=project)
     outdate(project, what)
     failed = run(*own_pytest, cwd=project)
     assert failed.returncode == 1
-    assert f"{says}{lock_command(project)}" in failed.stdout
+    assert f"{says}{recorded(lock_command(project))}" in failed.stdout
 
 
 def test_a_package_is_added_as_the_readme_says(installed, tmp_path):

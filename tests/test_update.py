@@ -16,6 +16,7 @@ from support.project import (
     append,
     files,
     lock_command,
+    recorded,
     shell_blocks,
 )
 from support.prompt import ENTER, at_terminal, question
@@ -171,11 +172,11 @@ def test_one_command_resolves_a_conflict_in_the_lock(pair, history, installed, t
     commit(project)
     message = update(project)
     assert conflicts(project) == {"requirements.lock"}
-    assert "Renew requirements.lock instead" in message
+    assert "regenerate it" in message
 
     (project / ".venv").symlink_to(installed.path / ".venv")
     failed = run(".venv/bin/pytest", "tests/test_lock.py", cwd=project).stdout
-    command = f"{lock_command(project)} --upgrade"
+    command = f"{recorded(lock_command(project))} --upgrade"
     assert f"run {command}" in failed
     ok("bash", "-euc", command, cwd=project)
     commit(project)

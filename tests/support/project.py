@@ -237,6 +237,11 @@ def lock_command(project: Path) -> str:
     return command
 
 
+def recorded(command: str) -> str:
+    """Return the command that updates the lock as the lock records it."""
+    return command.replace(" --quiet", "")
+
+
 class Installed(NamedTuple):
     """A project in which the README's first commands were run."""
 
