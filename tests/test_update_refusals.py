@@ -130,7 +130,8 @@ def test_answer_edited_by_hand_changes_no_file(history, tmp_path):
 def test_update_can_be_undone(history, tmp_path):
     """With the commands of the message: conflicts, new and deleted files, and a .env."""
     project = start(history, tmp_path, Pair("flask", "waitress"), OLDER)
-    edit(project / "pytest.ini", OLD_TEXT, OWN_TEXT)
+    text = (project / "pytest.ini").read_text()
+    (project / "pytest.ini").write_text(text.replace(OLD_TEXT, OWN_TEXT))
     (project / "app/static/logo.png").write_bytes(LOGO)
     commit(project)
     (project / ".env").write_text("SECRET_KEY=own\n")
