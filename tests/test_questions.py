@@ -210,9 +210,10 @@ def test_good_project_name_is_accepted(template, tmp_path, name, slug):
 @pytest.mark.parametrize(
     "domain", ["example.com", "localhost", "a.b.c.example", "xn--fsqu00a.com", "EXAMPLE.com"]
 )
-def test_good_domain_is_accepted(template, tmp_path, domain):
-    project = emit(template, tmp_path / "project", domain=domain)
-    site = project / "deploy/nginx/my-app/site.conf"
+def test_good_domain_is_accepted(copie, release, domain):
+    result = copie.copy(extra_answers={"domain": domain}, template_dir=release)
+    assert result.exception is None
+    site = result.project_dir / "deploy/nginx/my-app/site.conf"
     assert f"\nserver_name {domain};\n" in site.read_text()
     # $host is in lower case.
     assert f"($host != {domain.lower()})" in site.with_name("https.conf").read_text()
@@ -320,12 +321,9 @@ def test_settings_are_known_and_need_no_trust():
     assert QUESTIONS["_envops"]["undefined"] == "jinja2.StrictUndefined"
 
 
-def test_computed_answers_are_not_remembered(release, tmp_path):
-    assert answers_of(emit(release, tmp_path / "project")).keys() == {
-        "_commit",
-        "_src_path",
-        *ASKED,
-    }
+def test_computed_answers_are_not_remembered(copie, release):
+    result = copie.copy(template_dir=release)
+    assert answers_of(result.project_dir).keys() == {"_commit", "_src_path", *ASKED}
 
 
 @pytest.mark.parametrize("name", ["_message_after_copy", "_message_after_update"])
