@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 from support.commands import commit, ok
-from support.owner import REPLACED
+from support.owner import ICON
 from support.project import ANSWERS_FILE, PAIRS, Pair, append, section
 from support.update import (
     ANSWERS,
@@ -46,7 +46,7 @@ def test_switch_of_an_edited_project_loses_no_line(one, other, aged_project, tmp
     edits = {name: own for name, own in added(untouched, year).items() if own}
     for name, own in edits.items():
         assert [line for line in own if line not in lines(project / name)] == [], name
-    for name in ("app/static/logo.png", *REPLACED, ".env", "app/blog.py", "tests/test_blog.py"):
+    for name in ("app/static/logo.png", ICON, ".env", "app/blog.py", "tests/test_blog.py"):
         assert (project / name).read_bytes() == (year / name).read_bytes(), name
     met = edits.keys() if one.framework != other.framework else {"requirements.lock"}
     assert conflicts(project) <= met

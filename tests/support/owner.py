@@ -19,7 +19,7 @@ from support.project import ROOT, Pair, append, lock_command
 
 APP = ROOT / "tests/owner_app"
 LOGO = (APP / "common/files/app/static/logo.png").read_bytes()
-FAVICON = (APP / "common/files/app/static/favicon.svg").read_text(encoding="utf-8")
+ICON = "app/static/favicon.svg"
 
 # The examples, and what the owner does not want.
 DELETED = {
@@ -31,7 +31,7 @@ DELETED = {
 }
 # Files of the template that the owner has written from scratch.
 REPLACED = {
-    "app/static/favicon.svg",
+    ICON,
     "app/templates/base.html",
     "app/templates/home.html",
 }
