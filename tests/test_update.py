@@ -114,7 +114,7 @@ def test_update_command_of_the_readme(history, fresh, tmp_path):
     assert_same(project, fresh(PAIRS[0]))
 
 
-@pytest.mark.slow_pairs
+@pytest.mark.slow
 def test_line_changed_on_both_sides_is_a_visible_conflict(pair, history, tmp_path):
     """In any file: both texts stay, git names the file, and the message says what to do."""
     project = start(history, tmp_path, pair, OLDER)

@@ -52,6 +52,7 @@ def test_switch_of_an_edited_project_loses_no_line(one, other, aged_project, tmp
     assert conflicts(project) <= met
 
 
+@pytest.mark.slow
 def test_edited_file_that_a_switch_deletes_can_be_restored(history, tmp_path):
     """Copier deletes it even if it was edited. The message and the README say how to keep it."""
     project = start(history, tmp_path, Pair("flask", "waitress"), LATEST)
