@@ -40,7 +40,7 @@ def wait_until_healthy(online) -> None:
         time.sleep(0.5)
 
 
-def test_site_that_the_readme_put_online_has_no_problems(online, pair):
+def test_site_that_the_readme_put_online_has_no_problems(online, service):
     done = online.machine.run(f"/opt/{pair}/deploy/doctor")
     assert done.returncode == 0, done.stdout
     assert "FAIL" not in done.stdout
