@@ -41,11 +41,11 @@ def wait_until_healthy(online) -> None:
 
 
 def test_site_that_the_readme_put_online_has_no_problems(online, service):
-    done = online.machine.run(f"/opt/{pair}/deploy/doctor")
+    done = online.machine.run(f"/opt/{service}/deploy/doctor")
     assert done.returncode == 0, done.stdout
     assert "FAIL" not in done.stdout
     assert done.stdout.count("ok     ") >= 9
-    assert f"No problems found with {domain(pair)}." in done.stdout
+    assert f"No problems found with {domain(service)}." in done.stdout
 
 
 @pytest.mark.usefixtures("by_script")
