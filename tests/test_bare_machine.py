@@ -88,5 +88,5 @@ def test_both_commands_of_the_readme_succeed(machine):
     print(f"first command {emitted - began:.0f} s, second {time.monotonic() - emitted:.0f} s")
     print(output[-500:])
     passed, failed = (re.search(rf"(\d+) {word}", output) for word in ("passed", "failed"))
-    assert int(passed[1]) > 500
+    assert int(passed[1]) > 400
     assert failed is None

@@ -352,6 +352,7 @@ FAULTS = [
         ["fullchain.pem is not a certificate for $DOMAIN"],
         "certbot certonly",
         RESTORE_CERTIFICATE,
+        first=None,  # the certificate authority does not survive the machine's reboot
     ),
     Fault(
         "certificate-not-served",
