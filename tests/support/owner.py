@@ -16,10 +16,11 @@ import yaml
 
 from support.commands import ok
 from support.project import ROOT, Pair, append, lock_command
+from support.update import FROZEN
 
 APP = ROOT / "tests/owner_app"
 LOGO = (APP / "common/files/app/static/logo.png").read_bytes()
-ICON = "app/static/favicon.svg"
+ICON = FROZEN[0]
 
 # The examples, and what the owner does not want.
 DELETED = {
@@ -30,11 +31,7 @@ DELETED = {
     ".github/renovate.json5",
 }
 # Files of the template that the owner has written from scratch.
-REPLACED = {
-    ICON,
-    "app/templates/base.html",
-    "app/templates/home.html",
-}
+REPLACED = {*FROZEN}
 
 
 def replace_line(path: Path, old: str, new: str) -> None:
