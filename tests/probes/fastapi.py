@@ -31,6 +31,7 @@ async def headers(request: Request):
     }
 
 
+@api.post("/items/count", include_in_schema=False)
 @api.post("/count")
 async def count(request: Request):
     return {"bytes": len(await request.body())}
@@ -59,6 +60,12 @@ async def slow(seconds: float = 2):
 @api.get("/policy")
 async def policy():
     return JSONResponse({}, headers={"Content-Security-Policy": "own"})
+
+
+@api.get("/cached", include_in_schema=False)
+async def cached(request: Request):
+    headers = {"Cache-Control": "private, max-age=60"}
+    return JSONResponse({"name": request.session.get("name")}, headers=headers)
 
 
 @api.get("/crash")

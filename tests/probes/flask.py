@@ -6,7 +6,7 @@ import socket
 import time
 
 from app.routes import pages
-from flask import request, url_for
+from flask import request, session, url_for
 
 
 @pages.get("/whoami")
@@ -28,6 +28,7 @@ def headers():
 
 
 @pages.post("/count")
+@pages.post("/items/count")
 def count():
     return {"bytes": len(request.get_data())}
 
@@ -46,6 +47,11 @@ def slow():
 @pages.get("/policy")
 def policy():
     return {}, 200, {"Content-Security-Policy": "own"}
+
+
+@pages.get("/cached")
+def cached():
+    return {"name": session.get("name")}, {"Cache-Control": "private, max-age=60"}
 
 
 @pages.get("/crash")
