@@ -150,14 +150,17 @@ def test_form_says_what_is_wrong(visit):
     check_width(visit, 320)
 
 
-# A page that sends the form of a site at once; its own host is none of the site's.
-FOREIGN_PAGE = f"""<form method="post" action="{SITE}/hello/">
-<input name="name" value="Mallory"></form><script>document.forms[0].submit()</script>"""
+# A page of another host that sends the form as soon as it is open.
+FOREIGN_PAGE = {
+    "content_type": "text/html",
+    "body": f"""<form method="post" action="{SITE}/hello/"><input name="name" value="Mallory">
+        </form><script>document.forms[0].submit()</script>""",
+}
 
 
 def test_form_of_a_foreign_page_logs_nobody_in(light):
     page = light.page
-    page.route("https://evil.example/", lambda route: route.fulfill(body=FOREIGN_PAGE))
+    page.route("https://evil.example/", lambda route: route.fulfill(**FOREIGN_PAGE))
     with page.expect_response(f"{SITE}/hello/") as sent:
         page.goto("https://evil.example/")
     assert sent.value.status == 403
