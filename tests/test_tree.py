@@ -171,6 +171,8 @@ def test_environment_names_agree(project):
     assert set(re.findall(r"^Environment=(\w+)", unit, re.MULTILINE)) <= {
         *read,
         "PYTHONUNBUFFERED",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
     }
 
 
