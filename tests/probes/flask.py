@@ -74,3 +74,8 @@ def state():
         refused = 111  # nothing is listening on that port
         reached = outside.connect_ex(("10.9.8.7", 9)) == refused
     return {"user": os.getuid(), "planted": planted, "network": reached}
+
+
+@pages.get("/sandbox/<other>")
+def sandbox(other):
+    return attempts(other)  # noqa: F821 - in sandbox.py
