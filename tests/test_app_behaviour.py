@@ -47,20 +47,52 @@ def test_form_redirects_to_the_greeting(client, name):
     assert f"<h1>Hello, {escaped}!</h1>" in page.text
 
 
-@pytest.mark.parametrize(
-    "form", [{}, {"name": " "}, {"name": "x" * 41}, {"name": "AC/DC"}, {"other": "x"}]
-)
-def test_form_explains_a_bad_name(client, form):
-    page = client.post("/hello/", data=form)
+# No path can end in one of the last four.
+BAD_NAMES = ["", " ", "x" * 41, "AC/DC", ".", "..", "a\0b", "a\u202eb"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_form_explains_a_bad_name(client, name):
+    check_explanation(client.post("/hello/", data={"name": name}))
+
+
+def test_form_explains_a_missing_name(client):
+    check_explanation(client.post("/hello/", data={"other": "x"}))
+
+
+def check_explanation(page: httpx2.Response) -> None:
+    """Check that a page says how to fill in the form."""
     assert page.status_code == 422
-    assert "Please enter 1 to 40 characters, without a slash." in page.text
+    assert "Please enter 1 to 40 printable characters, without a slash." in page.text
 
 
-def test_cookie_is_secure_and_hidden_from_scripts(client):
+def test_cookie_is_of_this_host_secure_and_hidden_from_scripts(client):
     response = client.post("/hello/", data={"name": "Ada"})
-    cookie = response.headers["Set-Cookie"].lower()
-    for flag in ("httponly", "secure", "samesite=lax"):
-        assert flag in cookie
+    name, cookie = response.headers["Set-Cookie"].split("=", 1)
+    assert name == "__Host-session"
+    flags = set(cookie.lower().split("; ")[1:])
+    assert flags >= {"httponly", "secure", "samesite=lax", "path=/"}
+    assert "domain" not in cookie.lower()
+
+
+def test_cookie_under_another_name_is_ignored(client):
+    """Another host of the domain can set `session`, but not `__Host-session`."""
+    response = client.post("/hello/", data={"name": "Ada"})
+    value = response.headers["Set-Cookie"].split("=", 1)[1].split(";")[0]
+    for name, known in {"__Host-session": True, "session": False}.items():
+        page = client.get("/hello/", headers={"Cookie": f"{name}={value}"})
+        assert ('value="Ada"' in page.text) == known
+
+
+def test_pages_that_depend_on_the_session_are_not_stored(client):
+    responses = [client.get("/hello/"), client.post("/hello/", data={"name": "Ada"})]
+    assert [each.headers["Cache-Control"] for each in responses] == ["no-store"] * 2
+    for path in ("/", "/hello/Ada", "/items/42", "/nowhere"):
+        assert "Cache-Control" not in client.get(path).headers
+
+
+def test_view_may_set_its_own_cache_control(client):
+    assert client.get("/cached").headers["Cache-Control"] == "private, max-age=60"
 
 
 def test_item_is_json(client):
@@ -91,6 +123,16 @@ def test_wrong_method_lists_the_allowed_ones(client):
     response = client.delete("/hello/")
     assert response.status_code == 405
     assert "GET" in response.headers["Allow"]
+
+
+# nginx itself answers TRACE; FastAPI's servers reject unknown methods with 400.
+@pytest.mark.parametrize("method", ["TRACE", "DELETE", "PROPFIND"])
+@pytest.mark.parametrize("path", ["/", "/hello/", "/hello/Ada", "/items/1", "/healthz"])
+def test_unsupported_method_is_refused_everywhere(direct, path, method):
+    response = direct.request(method, path, headers={"X-Secret": "echo"})
+    assert response.status_code == 405
+    assert "GET" in response.headers["Allow"]
+    assert "echo" not in response.text
 
 
 def test_crash_shows_no_details(client):
@@ -131,6 +173,42 @@ def test_body_is_accepted_whether_read_or_not(client, path, size):
     response = client.post(path, content=b"x" * size)
     assert response.status_code == 200
     assert response.json() in ({"bytes": size}, {"read": False})
+
+
+FORM = "application/x-www-form-urlencoded"
+LONG = "王" * 55_000  # percent-encoded, nine bytes a character
+LARGE_FORMS = {"one field": b"name=" + b"x" * 9_000_000, "many fields": b"a&" * 4_500_000}
+
+
+def test_long_text_fits_into_a_form(client):
+    """It is the name that is too long."""
+    check_explanation(client.post("/hello/", data={"name": LONG}))
+
+
+@pytest.mark.parametrize("form", LARGE_FORMS.values(), ids=LARGE_FORMS)
+def test_large_form_is_refused_with_a_page(client, form):
+    """Each time: the server has to drain it, or the next response is lost."""
+    for _ in range(5):
+        page = client.post("/hello/", content=form, headers={"Content-Type": FORM})
+        assert page.status_code == 413
+        assert is_html(page)
+        assert "<h1>Too large</h1>" in page.text
+
+
+def test_large_body_is_refused_with_a_page_or_json(direct):
+    """nginx refuses it earlier."""
+    body = b"x" * (10 * 2**20 + 1)
+    assert "<h1>Too large</h1>" in direct.post("/count", content=body).text
+    response = direct.post("/items/count", content=body)
+    assert response.status_code == 413
+    assert response.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/hello/", "/count"])
+def test_upload_with_files_is_not_limited_as_a_form(client, path):
+    upload = {"upload": ("photo.jpg", b"x" * 9_000_000)}
+    response = client.post(path, files=upload, data={"name": "Ada"})
+    assert response.status_code in (200, 303)
 
 
 def test_chunked_body_is_accepted(site):

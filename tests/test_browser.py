@@ -144,10 +144,49 @@ def test_form_says_what_is_wrong(visit):
     visit.page.fill("input", "AC/DC")
     visit.page.click("button")
     alert = visit.page.get_by_role("alert")
-    assert alert.text_content() == "Please enter 1 to 40 characters, without a slash."
+    assert alert.text_content() == "Please enter 1 to 40 printable characters, without a slash."
     assert visit.page.locator("input").input_value() == "AC/DC"
     assert visit.faults() == []
     check_width(visit, 320)
+
+
+# A page of another host that sends the form as soon as it is open.
+FOREIGN_PAGE = {
+    "content_type": "text/html",
+    "body": f"""<form method="post" action="{SITE}/hello/"><input name="name" value="Mallory">
+        </form><script>document.forms[0].submit()</script>""",
+}
+
+
+def test_form_of_a_foreign_page_logs_nobody_in(light):
+    page = light.page
+    page.route("https://evil.example/", lambda route: route.fulfill(**FOREIGN_PAGE))
+    with page.expect_response(f"{SITE}/hello/") as sent:
+        page.goto("https://evil.example/")
+    assert sent.value.status == 403
+    assert "set-cookie" not in sent.value.all_headers()
+    assert page.context.cookies() == []
+    light.open(f"{SITE}/hello/")
+    assert page.locator("input").input_value() == ""
+
+
+def test_session_cannot_be_planted_for_the_domain(light):
+    """Chromium refuses what a subdomain, or a script, sets in the cookie's name."""
+    page = light.page
+    light.open(f"{SITE}/hello/")
+    page.fill("input", "Ada")
+    page.click("button")
+    page.wait_for_url(f"{SITE}/hello/Ada")
+    [cookie] = page.context.cookies()
+    assert cookie["name"] == "__Host-session"
+    value = cookie["value"]
+    page.context.clear_cookies()
+    planted = [f"{name}={value}; path=/; secure; domain=example.com" for name in
+               ("session", "__Host-session")]  # fmt: skip
+    page.evaluate("cookies => cookies.forEach(each => document.cookie = each)", planted)
+    assert [each["name"] for each in page.context.cookies()] == ["session"]
+    light.open(f"{SITE}/hello/")
+    assert page.locator("input").input_value() == ""
 
 
 def test_page_for_a_wrong_method_has_no_faults(visit):

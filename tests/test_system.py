@@ -5,10 +5,12 @@ The sites of all pairs share one machine, booted once for each Debian release.
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -133,9 +135,85 @@ def test_service_runs_as_its_own_user(online, service):
     assert others.returncode != 0
 
 
-def test_unit_is_exposed_at_most_1_5(online, service):
+CLOSED = {
+    "directories in /opt": "[]",
+    "code of another site": "FileNotFoundError",
+    "settings of another site": "PermissionError",
+    "own file of settings": "PermissionError",
+    "data of another site": "PermissionError",
+    "socket of another site": "PermissionError",
+    "/srv": "PermissionError",
+    "/var/log": "PermissionError",
+    "/var/www": "PermissionError",
+    "/var/backups": "PermissionError",
+    "/etc/nginx": "PermissionError",
+    "/etc/systemd": "PermissionError",
+    "/root": "PermissionError",
+    "other users' processes": "0",
+    "write its own code": "OSError",
+    "write /etc": "OSError",
+    "write /usr": "OSError",
+    "execute from the state directory": "PermissionError",
+    "execute from /tmp": "PermissionError",
+    "execute from /var/tmp": "PermissionError",
+    "execute from /dev/shm": "PermissionError",
+    "mount": "denied",
+    "namespaces": "denied",
+}
+OPEN = [
+    "write the state directory",
+    "write /tmp",
+    "shared memory",
+    "commands of the system",
+    "names of hosts",
+    "queries to name servers",
+    "certificates",
+    "databases on TCP",
+    "databases on a local socket",
+]
+# Denied where systemd can load BPF programs into the kernel, which it cannot in a container.
+KERNEL = {"listen on TCP": "PermissionError", "multicast": "PermissionError"}
+
+
+@pytest.fixture
+def database(online) -> Iterator[None]:
+    """A server on a local socket in /run, as a database has one."""
+    online.machine.ok(
+        "systemd-run --quiet --unit=database --property=RuntimeDirectory=db"
+        " systemd-socket-activate --listen=/run/db/db.sock true"
+    )
+    online.machine.wait_until("test -S /run/db/db.sock && chmod 666 /run/db/db.sock", 10)
+    yield
+    online.machine.run("systemctl stop database; systemctl reset-failed database")
+
+
+@pytest.mark.usefixtures("database")
+def test_sandbox_closes_what_an_app_does_not_need(online, service):
+    other = next(pair for pair in PAIRS if pair != service)
+    found = json.loads(online.curl(service, f"/sandbox/{other}"))
+    print(f"{service}: {found}")
+    own = f"{service}.versions"  # its releases, if there are any
+    found["directories in /opt"] = found["directories in /opt"].replace(f"'{own}'", "")
+    for name, denied in KERNEL.items():
+        assert found.pop(name) in (denied, "open")
+    assert found == CLOSED | dict.fromkeys(OPEN, "open")
+
+
+def test_limits_are_shares_of_the_machine(online, service):
+    names = ("MemoryMax", "MemorySwapMax", "TasksMax", "OOMPolicy")
+    maximum, swap, tasks, policy = (
+        online.machine.ok(f"systemctl show -P {name} {service}").strip() for name in names
+    )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert int(maximum) == pytest.approx(memory / 2, rel=0.05)
+    assert swap == "0"
+    assert 1000 < int(tasks) < 10**6
+    assert policy == "continue"
+
+
+def test_unit_is_exposed_at_most_1_0(online, service):
     machine = online.machine
-    machine.ok(f"systemd-analyze security --threshold=15 --no-pager {service}")
+    machine.ok(f"systemd-analyze security --threshold=10 --no-pager {service}")
     for unit in (f"{service}.service", f"{service}.socket"):
         assert machine.ok(f"systemd-analyze verify /etc/systemd/system/{unit} 2>&1") == ""
 

@@ -87,12 +87,12 @@ def test_ruff_finds_nothing(project):
     ok("ruff", "format", "--check", "--diff", *everything, cwd=project)
 
 
-def test_python_is_short(project):
+def test_python_is_short(pair, project):
     """A page of code is read in a minute; the application factory may be longer."""
     texts = texts_of(project)
     app = [text for name, text in texts.items() if re.fullmatch(r"app/.+[.]py", name)]
     lines = [line for text in app for line in text.splitlines()]
-    assert sum(1 for line in lines if line) <= 250
+    assert sum(1 for line in lines if line) <= (250 if pair.framework == "flask" else 275)
     if "gunicorn.conf.py" in texts:  # the default pair: its blank lines too
         assert len(lines) <= 250
     for name in ("deploy/release", "deploy/doctor"):
@@ -163,7 +163,7 @@ def test_home_page_names_real_files(project, name):
 def test_environment_names_agree(project):
     """The deploy files, .env.example and the app use the same environment variables."""
     read = re.findall(
-        r'(?:environ\.get|one_of)\("(\w+)"', (project / "app/config.py").read_text()
+        r'(?:environ\.get|one_of|positive)\("(\w+)"', (project / "app/config.py").read_text()
     )
     example = re.findall(r"^(\w+)=", (project / ".env.example").read_text(), re.MULTILINE)
     assert set(example) == set(read)
@@ -171,6 +171,8 @@ def test_environment_names_agree(project):
     assert set(re.findall(r"^Environment=(\w+)", unit, re.MULTILINE)) <= {
         *read,
         "PYTHONUNBUFFERED",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
     }
 
 

@@ -18,6 +18,20 @@ async def whoami(request: Request):
     return {"address": request.client.host, "scheme": request.url.scheme, "url": url}
 
 
+@api.api_route("/headers", methods=["GET", "POST"], include_in_schema=False)
+async def headers(request: Request):
+    """What the app sees of a request, with the names of headers in lower case."""
+    seen = {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
+    return {
+        "method": request.method,
+        "scheme": request.url.scheme,
+        "url": str(request.url),
+        "root": request.scope["root_path"],
+        "headers": seen,
+    }
+
+
+@api.post("/items/count", include_in_schema=False)
 @api.post("/count")
 async def count(request: Request):
     return {"bytes": len(await request.body())}
@@ -46,6 +60,12 @@ async def slow(seconds: float = 2):
 @api.get("/policy")
 async def policy():
     return JSONResponse({}, headers={"Content-Security-Policy": "own"})
+
+
+@api.get("/cached", include_in_schema=False)
+async def cached(request: Request):
+    headers = {"Cache-Control": "private, max-age=60"}
+    return JSONResponse({"name": request.session.get("name")}, headers=headers)
 
 
 @api.get("/crash")
@@ -105,3 +125,8 @@ async def send_form(
     upload: UploadFile, tags: Annotated[list[str], Form()], sure: bool = False
 ) -> None:
     pass
+
+
+@api.get("/sandbox/{other}", include_in_schema=False)
+def sandbox(other: str):
+    return attempts(other)  # noqa: F821 - in sandbox.py

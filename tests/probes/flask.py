@@ -6,7 +6,7 @@ import socket
 import time
 
 from app.routes import pages
-from flask import request, url_for
+from flask import request, session, url_for
 
 
 @pages.get("/whoami")
@@ -15,7 +15,20 @@ def whoami():
     return {"address": request.remote_addr, "scheme": request.scheme, "url": url}
 
 
+@pages.route("/headers", methods=["GET", "POST"])
+def headers():
+    """What the app sees of a request, with the names of headers in lower case."""
+    return {
+        "method": request.method,
+        "scheme": request.scheme,
+        "url": request.url,
+        "root": request.root_path,
+        "headers": {name.lower(): value for name, value in request.headers.items()},
+    }
+
+
 @pages.post("/count")
+@pages.post("/items/count")
 def count():
     return {"bytes": len(request.get_data())}
 
@@ -34,6 +47,11 @@ def slow():
 @pages.get("/policy")
 def policy():
     return {}, 200, {"Content-Security-Policy": "own"}
+
+
+@pages.get("/cached")
+def cached():
+    return {"name": session.get("name")}, {"Cache-Control": "private, max-age=60"}
 
 
 @pages.get("/crash")
@@ -56,3 +74,8 @@ def state():
         refused = 111  # nothing is listening on that port
         reached = outside.connect_ex(("10.9.8.7", 9)) == refused
     return {"user": os.getuid(), "planted": planted, "network": reached}
+
+
+@pages.get("/sandbox/<other>")
+def sandbox(other):
+    return attempts(other)  # noqa: F821 - in sandbox.py

@@ -178,7 +178,8 @@ def append(path: Path, text: str) -> None:
 
 def probes(pair: Pair) -> str:
     """Return routes an owner might add, which show what the app sees."""
-    return read(f"tests/probes/{pair.framework}.py")
+    names = (pair.framework, "sandbox")
+    return "\n\n".join(read(f"tests/probes/{name}.py") for name in names)
 
 
 def add_routes(project: Path, text: str) -> None:
