@@ -18,6 +18,19 @@ async def whoami(request: Request):
     return {"address": request.client.host, "scheme": request.url.scheme, "url": url}
 
 
+@api.api_route("/headers", methods=["GET", "POST"], include_in_schema=False)
+async def headers(request: Request):
+    """What the app sees of a request, with the names of headers in lower case."""
+    seen = {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
+    return {
+        "method": request.method,
+        "scheme": request.url.scheme,
+        "url": str(request.url),
+        "root": request.scope["root_path"],
+        "headers": seen,
+    }
+
+
 @api.post("/count")
 async def count(request: Request):
     return {"bytes": len(await request.body())}

@@ -15,6 +15,18 @@ def whoami():
     return {"address": request.remote_addr, "scheme": request.scheme, "url": url}
 
 
+@pages.route("/headers", methods=["GET", "POST"])
+def headers():
+    """What the app sees of a request, with the names of headers in lower case."""
+    return {
+        "method": request.method,
+        "scheme": request.scheme,
+        "url": request.url,
+        "root": request.root_path,
+        "headers": {name.lower(): value for name, value in request.headers.items()},
+    }
+
+
 @pages.post("/count")
 def count():
     return {"bytes": len(request.get_data())}
