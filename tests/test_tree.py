@@ -96,7 +96,7 @@ def test_python_is_short(project):
     if "gunicorn.conf.py" in texts:  # the default pair: its blank lines too
         assert len(lines) <= 250
     for name in ("deploy/release", "deploy/doctor"):
-        assert len(texts[name].splitlines()) <= 320, name
+        assert len(texts[name].splitlines()) <= 350, name
     for path in project.glob("app/*.py"):
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 75, f"{path.name} is longer than 75 lines"
