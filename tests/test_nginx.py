@@ -291,7 +291,9 @@ def slow_post(site: Site, address: str) -> socket.socket:
     sock = socket.create_connection(
         ("127.0.0.1", site.port), timeout=20, source_address=(address, 0)
     )
-    sock.sendall(b"POST /hello/ HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100\r\n\r\nname")
+    sock.sendall(
+        b"POST /hello/ HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100\r\n\r\nname"
+    )
     return sock
 
 
