@@ -149,12 +149,13 @@ def test_large_upload_is_rejected(site):
 def test_unread_bodies_lose_no_response(site, path):
     statuses = []
 
-    def post() -> None:
-        with http_client(site.port) as client:
+    def post(address: str) -> None:
+        transport = httpx2.HTTPTransport(local_address=address)
+        with http_client(site.port, transport=transport) as client:
             for _ in range(10):
                 statuses.append(client.post(path, content=b"x" * 200_000).status_code)
 
-    threads = [threading.Thread(target=post) for _ in range(4)]
+    threads = [threading.Thread(target=post, args=[f"127.2.0.{n}"]) for n in range(1, 5)]
     for thread in threads:
         thread.start()
     for thread in threads:

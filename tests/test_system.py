@@ -125,6 +125,33 @@ def test_unknown_host_gets_no_page(online, service):
         assert code == "421"
 
 
+def test_unknown_name_gets_no_certificate(online):
+    """Neither does an address: the TLS handshake is rejected."""
+    for name in ("evil.example", "127.0.0.1"):
+        done = online.machine.run(f"curl -sSk --resolve {name}:443:127.0.0.1 https://{name}/")
+        assert "unrecognized name" in done.stdout
+        done = online.machine.run(f"openssl s_client -connect 127.0.0.1:443 -servername {name}")
+        assert "BEGIN CERTIFICATE" not in done.stdout
+
+
+@pytest.mark.parametrize("version", ["1_2", "1_3"])
+def test_tls_sessions_are_resumed(online, one_service, version):
+    """The default server keeps the sessions of all sites."""
+    host = domain(one_service)
+    get = f"(printf 'GET /healthz HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n'; sleep 1)"
+    connect = f"openssl s_client -connect {host}:443 -servername {host} -tls{version}"
+    online.machine.ok(f"{get} | {connect} -sess_out /root/session 2>&1")
+    assert "\nReused, " in online.machine.ok(f"{get} | {connect} -sess_in /root/session 2>&1")
+
+
+def test_one_client_cannot_take_all_connections(online):
+    """The README's command gives nginx more of them, also if it is repeated."""
+    configuration = online.machine.ok("nginx -T 2>&1")
+    assert "[warn]" not in configuration
+    assert re.findall(r"\n\s*worker_connections (\d+);", configuration) == ["8192"]
+    assert re.findall(r"\nworker_rlimit_nofile (\d+);", configuration) == ["16384"]
+
+
 def test_service_runs_as_its_own_user(online, service):
     state = json.loads(online.curl(service, "/state"))
     assert state["user"] >= 61184  # DynamicUser=, systemd.exec(5)

@@ -106,6 +106,48 @@ def test_rollbacks_go_back_release_by_release(online, service):
     assert_nothing_is_left(online, service)
 
 
+OTHER_TLS = (
+    "printf 'server { listen 443 ssl default_server; server_name other.example;"
+    " ssl_certificate /etc/letsencrypt/live/%s/fullchain.pem;"
+    " ssl_certificate_key /etc/letsencrypt/live/%s/privkey.pem; }\\n'"
+    " $SITE $SITE > /etc/nginx/conf.d/other.conf; rm -f /etc/nginx/conf.d/default-tls.conf;"
+    " systemctl reload nginx"
+)
+
+
+@pytest.mark.usefixtures("by_script")
+def test_default_server_of_another_site_is_respected(online):
+    """With another default server for HTTPS, ours is left out; without one, it is back."""
+    service = PAIRS[0]
+    default = "test -e /etc/nginx/conf.d/default-tls.conf"
+    prepare(online, service, OTHER_TLS)
+    try:
+        released(online, service)
+        assert online.machine.run(default).returncode == 1
+        online.machine.ok("nginx -t")
+        assert online.status(service, "/healthz") == "200"
+    finally:
+        online.machine.ok("rm /etc/nginx/conf.d/other.conf")
+    released(online, service)
+    online.machine.ok(default)
+
+
+@pytest.mark.usefixtures("by_script")
+def test_rollback_to_a_release_without_a_default_server_for_https(online):
+    """As those of 1.0.0 are."""
+    service = PAIRS[0]
+    prepare(online, service, "rm deploy/nginx/default-tls.conf")
+    released(online, service)
+    prepare(online, service)
+    released(online, service)
+    released(online, service, "--rollback")
+    online.machine.ok("nginx -t")
+    assert online.status(service, "/healthz") == "200"
+    prepare(online, service)
+    released(online, service)
+    online.machine.ok("test -e /etc/nginx/conf.d/default-tls.conf")
+
+
 @pytest.mark.usefixtures("by_script")
 def test_static_files_are_sent_as_compressed_at_the_release(online, service):
     options = ("-H", "Accept-Encoding: gzip", "-o", "/dev/null", "-w", "%{size_download}")

@@ -37,9 +37,9 @@ def test_pages_do_not_depend_on_the_server(projects):
         assert all(each == pages[0] for each in pages)
 
 
-def test_project_has_at_most_40_files(project):
+def test_project_has_at_most_45_files(project):
     """Besides those that only some frameworks or servers need."""
-    assert len({*files(project)} - OWN_FILES) <= 40
+    assert len({*files(project)} - OWN_FILES) <= 45
 
 
 def test_no_other_framework_or_server_is_named(pair, project):
@@ -96,7 +96,7 @@ def test_python_is_short(pair, project):
     if "gunicorn.conf.py" in texts:  # the default pair: its blank lines too
         assert len(lines) <= 250
     for name in ("deploy/release", "deploy/doctor"):
-        assert len(texts[name].splitlines()) <= 320, name
+        assert len(texts[name].splitlines()) <= 350, name
     for path in project.glob("app/*.py"):
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 75, f"{path.name} is longer than 75 lines"

@@ -282,6 +282,13 @@ FAULTS = [
         "cp",
     ),
     Fault(
+        "few-connections",
+        "sed -i 's/worker_connections 8192/worker_connections 768/' /etc/nginx/nginx.conf;"
+        " systemctl reload nginx",
+        ["nginx has only 768 connections"],
+        "/etc/nginx/nginx.conf",
+    ),
+    Fault(
         "welcome-page",
         "ln -s /etc/nginx/sites-available/default /etc/nginx/sites-enabled/default",
         ["duplicate default server"],

@@ -5,13 +5,16 @@ Usage: python load.py HOST CA_FILE [--fresh] [--calm | --shared]
 Four connections request a page, JSON and a form in turn; with --fresh, on a new connection
 each time, because a reload of nginx closes idle ones; with --calm, a few times a second,
 which leaves most of the machine to what is tested; with --shared, so often that five sites
-can be loaded at the same time. At the end, prints a JSON object with
-the number of requests `sent`, and the `failed`: each with its method, path, status or
-error, and time.
+can be loaded at the same time. After 40 forms, a connection is replaced by one from
+another address, because nginx limits the forms of each address. At the end, prints a JSON
+object with the number of requests `sent`, and the `failed`: each with its method, path,
+status or error, and time.
 """
 
 import http.client
+import itertools
 import json
+import os
 import ssl
 import sys
 import threading
@@ -28,25 +31,42 @@ REQUESTS = [
 ]
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
+FORMS = 40  # from an address; nginx allows 50 at once
+
 context = ssl.create_default_context(cafile=CA_FILE)
 ended = threading.Event()
 sent = []
 failed = []
 
 
+# Those of another process are different: several may load the same site one after another.
+numbers = itertools.count(os.getpid() * 1000)
+
+
+def connect() -> http.client.HTTPSConnection:
+    """Return a connection from an address of this machine that was not used before."""
+    number = next(numbers)
+    address = f"127.{number // 62500 % 250 + 1}.{number // 250 % 250}.{number % 250 + 1}"
+    return http.client.HTTPSConnection(
+        HOST, timeout=60, context=context, source_address=(address, 0)
+    )
+
+
 def send_requests() -> None:
     connection = None
+    forms = 0
     while not ended.is_set():
         for method, path, body, expected in REQUESTS:
             if connection is None:
-                connection = http.client.HTTPSConnection(HOST, timeout=60, context=context)
+                connection, forms = connect(), 0
             try:
                 headers = FORM if body else {}
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
                 response.read()
                 result = response.status
-                if response.will_close or FRESH:
+                forms += method == "POST"
+                if response.will_close or FRESH or forms == FORMS:
                     connection.close()
                     connection = None
             except (OSError, http.client.HTTPException) as error:

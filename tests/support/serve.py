@@ -225,11 +225,17 @@ def make_certificate(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def nginx(project: Path, folder: Path, site: str = "http.conf") -> Iterator[Site]:
-    """Run nginx with the emitted site, on a port of its own."""
+def nginx(
+    project: Path, folder: Path, site: str = "http.conf", own: str = ""
+) -> Iterator[Site]:
+    """Run nginx with the emitted site, on a port of its own.
+
+    own: what the owner has put into a file of the site's own directory.
+    """
     binary = tool("nginx", "nginx-light")
     port = free_port()
     configuration = configure(project, folder, port, site)
+    (folder / "my-app.d/own.conf").write_text(own)
     command = [binary, "-c", configuration, "-e", folder / "error.log"]
     assert "[warn]" not in ok(*command, "-t")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
