@@ -4,12 +4,15 @@ Its root file system contains all it needs from outside: Debian packages, Python
 and pebble (https://github.com/letsencrypt/pebble) as the certificate authority.
 """
 
+import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from support.commands import ok, run
@@ -23,6 +26,17 @@ BASE_PACKAGES = [
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copier-pyweb"
 # Where control groups are: version 2, with or without version 1.
 CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "unified", "systemd")]
+
+
+def memory_cgroup() -> Path:
+    """Return the control group of this process that can limit memory."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if "memory" in controllers.split(","):  # version 1
+            return Path("/sys/fs/cgroup/memory", path.lstrip("/"))
+    return Path("/sys/fs/cgroup")
+
+
 DIRECTORY = "https://127.0.0.1:14000/dir"
 
 
@@ -130,7 +144,8 @@ class Machine:
         """Boot it, and wait until systemd has started everything."""
         root, name = self.root, f"copier-pyweb-{self.root.parent.name}-{os.getpid()}"
         # Machines in the same cgroup would stop each other's services.
-        self.cgroups = [top / name for top in CGROUPS if (top / "cgroup.procs").exists()]
+        tops = dict.fromkeys([*CGROUPS, memory_cgroup()])
+        self.cgroups = [top / name for top in tops if (top / "cgroup.procs").exists()]
         enter = 'for i in $1; do mkdir -p $i; echo $$ > $i/cgroup.procs; done; shift; exec "$@"'
         # fmt: off
         self.process = subprocess.Popen(
@@ -194,6 +209,29 @@ class Machine:
         hosts = f'mount --bind {self.root}/etc/hosts /etc/hosts && exec "$@"'
         enter = ["nsenter", f"--target={self.leader}", "--net", "unshare", "--mount"]
         return [*enter, "sh", "-c", hosts, "sh", *map(str, command)]
+
+    @contextlib.contextmanager
+    def limit_memory(self, size: int) -> Iterator[None]:
+        """Give the machine only `size` bytes of memory while the block runs.
+
+        Raises AssertionError if the kernel ended a process for lack of memory.
+        """
+        files = {"memory.limit_in_bytes": "memory.oom_control", "memory.max": "memory.events"}
+        limit, events = next(
+            (cgroup / limit, cgroup / events)
+            for cgroup in self.cgroups
+            for limit, events in files.items()
+            if (cgroup / limit).exists()
+        )
+        before = re.findall(r"^oom_kill \d+", events.read_text(), re.MULTILINE)
+        unlimited = limit.read_text()
+        limit.write_text(str(size))
+        try:
+            yield
+        finally:
+            limit.write_text(unlimited)
+        after = re.findall(r"^oom_kill \d+", events.read_text(), re.MULTILINE)
+        assert after == before != []
 
     def start_certificate_authority(self) -> str:
         """Start pebble, make certbot and curl trust it, and return its root certificate."""
