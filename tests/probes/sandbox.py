@@ -59,7 +59,10 @@ def send_datagram() -> str:
 
 
 def multicast() -> str:
+    """Through the loopback device: the machine may have no other."""
     with socket.socket(type=socket.SOCK_DGRAM) as client:
+        loopback = socket.inet_aton("127.0.0.1")
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, loopback)
         client.sendto(b"x", ("239.255.255.250", 9))
     return "open"
 
@@ -93,6 +96,7 @@ def attempts(other: str) -> dict[str, str]:
         "/var/www": lambda: os.listdir("/var/www"),
         "/var/backups": lambda: os.listdir("/var/backups"),
         "/etc/nginx": lambda: os.listdir("/etc/nginx"),
+        "/etc/letsencrypt": lambda: os.listdir("/etc/letsencrypt"),
         "/etc/systemd": lambda: os.listdir("/etc/systemd"),
         "/root": lambda: os.listdir("/root"),
         "other users' processes": foreign_processes,

@@ -485,6 +485,13 @@ HARMLESS = [
         RESTORE_HOSTS,
     ),
     Harmless(
+        "process-out-of-memory",  # what systemd logs then
+        "printf '%s\\n' MESSAGE_ID=fe6faa94e7774663a0da52717891d8ef UNIT=$SITE.service"
+        " MESSAGE=killed | logger --journald; journalctl --sync",
+        "the kernel ended processes of the app for lack of memory, 1 in the last day",
+        "true",
+    ),
+    Harmless(
         "renewal-by-cron",
         "systemctl stop certbot.timer; echo '0 0 * * * root certbot renew' >> /etc/crontab",
         None,
