@@ -206,6 +206,7 @@ SECTIONS = {
     "deploy/README.md": [
         "Where things are",
         "Adjust the server",
+        "Limits",
         "Run a one-off command",
         "Store uploads",
         "Send email",
