@@ -174,7 +174,6 @@ CLOSED = {
     "/var/www": "PermissionError",
     "/var/backups": "PermissionError",
     "/etc/nginx": "PermissionError",
-    "/etc/letsencrypt": "PermissionError",
     "/etc/systemd": "PermissionError",
     "/root": "PermissionError",
     "other users' processes": "0",

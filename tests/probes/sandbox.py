@@ -96,7 +96,6 @@ def attempts(other: str) -> dict[str, str]:
         "/var/www": lambda: os.listdir("/var/www"),
         "/var/backups": lambda: os.listdir("/var/backups"),
         "/etc/nginx": lambda: os.listdir("/etc/nginx"),
-        "/etc/letsencrypt": lambda: os.listdir("/etc/letsencrypt"),
         "/etc/systemd": lambda: os.listdir("/etc/systemd"),
         "/root": lambda: os.listdir("/root"),
         "other users' processes": foreign_processes,

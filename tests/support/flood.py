@@ -7,7 +7,7 @@ KIND is what each of the `count` connections does, which come from `addresses` a
     fields        sends a form of 10 MB with five million fields, likewise
     slow-posts    sends the body of a form one byte at a time
     slow-headers  sends one request header after the other
-    slow-readers  requests hundreds of pages and reads them a few bytes at a time
+    slow-readers  requests hundreds of files and reads them a few bytes at a time
 The slow ones go on for `seconds`, and connect again when they are disconnected.
 
 Meanwhile four visitors, each with an address of its own, request a page and the health
@@ -118,7 +118,9 @@ async def slow_headers(options, reader, writer) -> str:
 
 
 async def slow_readers(options, reader, writer) -> str:
-    writer.write(f"GET / HTTP/1.1\r\nHost: {options.site}\r\n\r\n".encode() * 600)
+    writer.write(
+        f"GET /static/style.css HTTP/1.1\r\nHost: {options.site}\r\n\r\n".encode() * 200
+    )
     first = await status(reader)
     while await reader.read(64):
         await asyncio.sleep(STEP)
