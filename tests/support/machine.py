@@ -217,12 +217,14 @@ class Machine:
         Raises AssertionError if the kernel ended a process for lack of memory.
         """
         files = {"memory.limit_in_bytes": "memory.oom_control", "memory.max": "memory.events"}
-        limit, events = next(
+        found = [
             (cgroup / limit, cgroup / events)
             for cgroup in self.cgroups
             for limit, events in files.items()
             if (cgroup / limit).exists()
-        )
+        ]
+        assert found, "this host has no memory controller for control groups"
+        limit, events = found[0]
         before = re.findall(r"^oom_kill \d+", events.read_text(), re.MULTILINE)
         unlimited = limit.read_text()
         limit.write_text(str(size))
