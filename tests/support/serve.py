@@ -208,7 +208,7 @@ def configure(project: Path, folder: Path, port: int, site: str = "http.conf") -
         f" error_log {folder}/error.log; events {{}}\n"
         f"http {{ types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}\n"
         f"access_log off; {temporary}\n"
-        f"include {folder}/default.conf; include {folder}/my-app/{site}; }}\n"
+        f"include {folder}/default*.conf; include {folder}/my-app/{site}; }}\n"
     )
     return configuration
 
