@@ -211,6 +211,7 @@ def test_trace_is_answered_by_the_app_and_echoes_nothing(site, path):
 def test_static_files_name_their_methods(site):
     response = site.client.post("/static/style.css")
     assert response.status_code == 405
+    assert "GET" in response.headers["Allow"]
 
 
 # Headers.
