@@ -27,6 +27,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copier
 # Where control groups are: version 2, with or without version 1.
 CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "unified", "systemd")]
 
+DIRECTORY = "https://127.0.0.1:14000/dir"
+
 
 def memory_cgroup() -> Path:
     """Return the control group of this process that can limit memory."""
@@ -35,9 +37,6 @@ def memory_cgroup() -> Path:
         if "memory" in controllers.split(","):  # version 1
             return Path("/sys/fs/cgroup/memory", path.lstrip("/"))
     return Path("/sys/fs/cgroup")
-
-
-DIRECTORY = "https://127.0.0.1:14000/dir"
 
 
 def certificate_options() -> list[str]:
@@ -225,15 +224,14 @@ class Machine:
         ]
         assert found, "this host has no memory controller for control groups"
         limit, events = found[0]
-        before = re.findall(r"^oom_kill \d+", events.read_text(), re.MULTILINE)
-        unlimited = limit.read_text()
+        killed = re.compile(r"^oom_kill \d+", re.MULTILINE)
+        before, unlimited = killed.findall(events.read_text()), limit.read_text()
         limit.write_text(str(size))
         try:
             yield
         finally:
             limit.write_text(unlimited)
-        after = re.findall(r"^oom_kill \d+", events.read_text(), re.MULTILINE)
-        assert after == before != []
+        assert killed.findall(events.read_text()) == before != []
 
     def start_certificate_authority(self) -> str:
         """Start pebble, make certbot and curl trust it, and return its root certificate."""
