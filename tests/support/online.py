@@ -15,6 +15,7 @@ from typing import NamedTuple
 from support.commands import commit, ok
 from support.machine import Machine, root_file_system
 from support.project import (
+    DATABASES,
     MACHINES,
     PAIRS,
     Pair,
@@ -23,8 +24,11 @@ from support.project import (
     probes,
     section,
     shell_blocks,
+    template_lock,
 )
 
+# Of the packages that a machine has, whatever is deployed on it.
+LOCKS = [template_lock(pair, database) for pair in PAIRS for database in DATABASES]
 CHINESE = "chinese"  # one more site, whose README was followed in Chinese
 
 
@@ -166,9 +170,8 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     # Its own copy of the template, in which a test makes another release.
     template = Path(shutil.copytree(release, folder / "template"))
     projects = {pair: emit_site(pair, template, folder / str(pair)) for pair in PAIRS}
-    locks = [project / "requirements.lock" for project in projects.values()]
     root = folder / "root"
-    ok("cp", "--archive", root_file_system(debian, locks), root)
+    ok("cp", "--archive", root_file_system(debian, LOCKS), root)
     sites = {str(pair): project for pair, project in projects.items()}
     chinese = (
         PAIRS[0] if debian == MACHINES[0] else PAIRS[-1]

@@ -41,6 +41,7 @@ def template_lock(pair: "Pair", database: str = "none") -> Path:
 
 
 QUESTIONS = yaml.safe_load(read("copier.yml"))
+DATABASES = list(yaml.safe_load(read("databases.yml")))
 FRAMEWORKS = read_frameworks(read)
 LANGUAGES = list(QUESTIONS["language"]["choices"].values())
 OTHER_LANGUAGES = [language for language in LANGUAGES if language != "en"]
