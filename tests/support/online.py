@@ -16,6 +16,7 @@ from support.commands import commit, ok
 from support.machine import Machine, root_file_system
 from support.project import (
     DATABASES,
+    FIRST_PAIRS,
     MACHINES,
     PAIRS,
     Pair,
@@ -29,6 +30,9 @@ from support.project import (
 
 # Of the packages that a machine has, whatever is deployed on it.
 LOCKS = [template_lock(pair, database) for pair in PAIRS for database in DATABASES]
+# Sites that keep data: each pair with SQLite, the first of each framework with PostgreSQL.
+DATA_SITES = {f"{pair}-sqlite": (pair, "sqlite") for pair in PAIRS}
+DATA_SITES |= {f"{pair}-postgresql": (pair, "postgresql") for pair in FIRST_PAIRS}
 CHINESE = "chinese"  # one more site, whose README was followed in Chinese
 
 
@@ -185,6 +189,28 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     try:
         put_online(machine, sites, by_hand)
         yield Online(machine, projects, by_hand)
+    finally:
+        machine.stop()
+
+
+def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
+    """Boot a Debian, deploy a site of every pair with SQLite and some with PostgreSQL.
+
+    All with deploy/release; their names are those of DATA_SITES.
+    """
+    template = Path(shutil.copytree(release, folder / "template"))
+    projects = {
+        name: emit_site(pair, template, folder / name, name, database=database)
+        for name, (pair, database) in DATA_SITES.items()
+    }
+    root = folder / "root"
+    ok("cp", "--archive", root_file_system(debian, LOCKS), root)
+    for name, project in projects.items():
+        ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{name}.git")
+    machine = Machine(root, [domain(name) for name in projects])
+    try:
+        put_online(machine, projects, by_hand=False)
+        yield Online(machine, projects, by_hand=False)
     finally:
         machine.stop()
 
