@@ -243,6 +243,7 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
         "framework": "flask",
         "server": "gunicorn",
         "domain": "example.com",
+        "database": "none",
     }
 
 
@@ -306,7 +307,9 @@ def test_question_is_well_formed(name):
     details = QUESTIONS[name]
     assert details.keys() <= QUESTION_KEYS
     assert details["type"] in {"str", "bool", "yaml"}
-    assert re.fullmatch(r"[A-Z].+[?？]( \(.+\))?", question(name))
+    assert re.match(r"[A-Z].+[?？]", question(name))
+    if name in ASKED:
+        assert "later" in question(name)
     assert "default" in details
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
 

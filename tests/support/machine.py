@@ -18,7 +18,9 @@ from pathlib import Path
 from support.commands import ok, run
 
 # What the emitted README installs, and what the tests need besides.
-README_PACKAGES = ["python3-venv", "nginx", "git", "curl", "certbot"]
+README_PACKAGES = [
+    "python3-venv", "nginx", "git", "curl", "certbot", "postgresql", "libnss-systemd",
+]  # fmt: skip
 BASE_PACKAGES = [
     "ca-certificates", "dbus", "iproute2", "openssl", "pebble", "sudo",
     "systemd", "systemd-sysv",

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from support.commands import commit, ok
 from support.machine import Machine, root_file_system
 from support.project import (
+    DATABASES,
+    FIRST_PAIRS,
     MACHINES,
     PAIRS,
     Pair,
@@ -23,8 +25,14 @@ from support.project import (
     probes,
     section,
     shell_blocks,
+    template_lock,
 )
 
+# Of the packages that a machine has, whatever is deployed on it.
+LOCKS = [template_lock(pair, database) for pair in PAIRS for database in DATABASES]
+# Sites that keep data: each pair with SQLite, the first of each framework with PostgreSQL.
+DATA_SITES = {f"{pair}-sqlite": (pair, "sqlite") for pair in PAIRS}
+DATA_SITES |= {f"{pair}-postgresql": (pair, "postgresql") for pair in FIRST_PAIRS}
 CHINESE = "chinese"  # one more site, whose README was followed in Chinese
 
 
@@ -116,7 +124,7 @@ class Online:
 
 
 class Load:
-    """A steady load while the block runs, which sets `sent` and `failed` at its end."""
+    """A steady load while the block runs; at its end, it has the results of load.py."""
 
     def __init__(self, online: Online, pair: Pair, *options: str) -> None:
         script = Path(__file__).with_name("load.py")
@@ -136,6 +144,7 @@ class Load:
         output, _ = self.process.communicate(timeout=90)
         result = json.loads(output)
         self.sent, self.failed = result["sent"], result["failed"]
+        self.acknowledged, self.longest = result["acknowledged"], result["longest"]
 
 
 def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> None:
@@ -166,9 +175,8 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     # Its own copy of the template, in which a test makes another release.
     template = Path(shutil.copytree(release, folder / "template"))
     projects = {pair: emit_site(pair, template, folder / str(pair)) for pair in PAIRS}
-    locks = [project / "requirements.lock" for project in projects.values()]
     root = folder / "root"
-    ok("cp", "--archive", root_file_system(debian, locks), root)
+    ok("cp", "--archive", root_file_system(debian, LOCKS), root)
     sites = {str(pair): project for pair, project in projects.items()}
     chinese = (
         PAIRS[0] if debian == MACHINES[0] else PAIRS[-1]
@@ -182,6 +190,28 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     try:
         put_online(machine, sites, by_hand)
         yield Online(machine, projects, by_hand)
+    finally:
+        machine.stop()
+
+
+def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
+    """Boot a Debian, deploy a site of every pair with SQLite and some with PostgreSQL.
+
+    All with deploy/release; their names are those of DATA_SITES.
+    """
+    template = Path(shutil.copytree(release, folder / "template"))
+    projects = {
+        name: emit_site(pair, template, folder / name, name, database=database)
+        for name, (pair, database) in DATA_SITES.items()
+    }
+    root = folder / "root"
+    ok("cp", "--archive", root_file_system(debian, LOCKS), root)
+    for name, project in projects.items():
+        ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{name}.git")
+    machine = Machine(root, [domain(name) for name in projects])
+    try:
+        put_online(machine, projects, by_hand=False)
+        yield Online(machine, projects, by_hand=False)
     finally:
         machine.stop()
 

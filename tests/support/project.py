@@ -13,7 +13,7 @@ from support.commands import commit, ok
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # What Copier needs of this repository.
-PARTS = ("copier.yml", "servers.yml", "template", "texts")
+PARTS = ("copier.yml", "servers.yml", "databases.yml", "template", "texts")
 
 
 def read(name: str) -> str:
@@ -34,17 +34,19 @@ def read_texts(language: str) -> dict:
     return yaml.safe_load(read(f"texts/{language}/texts.yml"))
 
 
-def template_lock(pair: "Pair") -> Path:
+def template_lock(pair: "Pair", database: str = "none") -> Path:
     """Return the path of a pair's lock in the template."""
-    return ROOT / f"template/{{% if pair == '{pair}' %}}.{{% endif %}}/requirements.lock"
+    overlays = f"{{% if pair == '{pair}' %}}.{{% endif %}}/{{% if database == '{database}' %}}.{{% endif %}}"
+    return ROOT / "template" / overlays / "requirements.lock"
 
 
 QUESTIONS = yaml.safe_load(read("copier.yml"))
+DATABASES = list(yaml.safe_load(read("databases.yml")))
 FRAMEWORKS = read_frameworks(read)
 LANGUAGES = list(QUESTIONS["language"]["choices"].values())
 OTHER_LANGUAGES = [language for language in LANGUAGES if language != "en"]
 # The questions, in their order, and the computed answers.
-ASKED = ["language", "project_name", "framework", "server", "domain"]
+ASKED = ["language", "project_name", "framework", "server", "domain", "database"]
 COMPUTED = sorted(name for name in QUESTIONS if not name.startswith("_") and name not in ASKED)
 ANSWERS_FILE = ".copier-answers.yml"
 
@@ -195,6 +197,7 @@ SECTIONS = {
         "Run it locally",
         "Change it",
         "Add a package",
+        "Keep data",
         "What is where",
         "Keep it in git",
         "Deploy",
@@ -207,6 +210,7 @@ SECTIONS = {
         "Where things are",
         "Adjust the server",
         "Limits",
+        "Back up and restore",
         "Run a one-off command",
         "Store uploads",
         "Send email",
