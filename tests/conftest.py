@@ -37,6 +37,10 @@ from support.serve import Site, deployed, http_client, serving
 from support.update import LATEST, make_history, start
 
 
+# The ids of the machines whose sites have a database.
+DATA_MACHINES = [f"data-{debian}" for debian in MACHINES]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--renew-locks", action="store_true", help="write newer locks into template/"
@@ -65,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start what takes longest first, so that no process is left waiting at the end."""
-    names = [*MACHINES, "bare_machine", *map(str, PAIRS)]
+    names = [*DATA_MACHINES, *MACHINES, "bare_machine", *map(str, PAIRS)]
     ranks = {name: rank for rank, name in enumerate(names)}
 
     def rank(item: pytest.Item) -> int:
@@ -79,7 +83,8 @@ class Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         """Return the machine, or else the pair, that a test's id names."""
-        return next((name for name in [*MACHINES, *map(str, PAIRS)] if name in nodeid), nodeid)
+        names = [*DATA_MACHINES, *MACHINES, *map(str, PAIRS)]
+        return next((name for name in names if name in nodeid), nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Scheduling:
@@ -205,11 +210,28 @@ def online(
     """A booted Debian with the site of every pair; see support/online.py."""
     from support.online import bring_online
 
+    require_machines()
+    yield from bring_online(request.param, release, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="session", params=DATA_MACHINES)
+def keeping(
+    request: pytest.FixtureRequest, release: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    """A booted Debian with sites that have a database; see support/online.py."""
+    from support.online import bring_data_online
+
+    require_machines()
+    debian = request.param.removeprefix("data-")
+    yield from bring_data_online(debian, release, tmp_path_factory.mktemp(request.param))
+
+
+def require_machines() -> None:
+    """Skip the test, or fail in CI, where no machine can be booted."""
     if os.getuid():
         skip_or_fail("root")
     tool("systemd-nspawn", "systemd-container")
     tool("debootstrap", "debootstrap")
-    yield from bring_online(request.param, release, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(params=PAIRS, ids=str)

@@ -124,7 +124,7 @@ class Online:
 
 
 class Load:
-    """A steady load while the block runs, which sets `sent` and `failed` at its end."""
+    """A steady load while the block runs; at its end, it has the results of load.py."""
 
     def __init__(self, online: Online, pair: Pair, *options: str) -> None:
         script = Path(__file__).with_name("load.py")
@@ -144,6 +144,7 @@ class Load:
         output, _ = self.process.communicate(timeout=90)
         result = json.loads(output)
         self.sent, self.failed = result["sent"], result["failed"]
+        self.acknowledged, self.longest = result["acknowledged"], result["longest"]
 
 
 def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> None:
