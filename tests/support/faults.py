@@ -70,6 +70,7 @@ RESTORE_SETTINGS = "cp -a /root/settings /etc/$SITE.env; systemctl restart $SITE
 RESTORE_HOSTS = 'sed -i "/ $DOMAIN$/d" /etc/hosts; echo "127.0.0.1 $DOMAIN" >> /etc/hosts'
 RESTORE_ROUTES = "sed -i '/no_such_module/d' /opt/$SITE/app/routes.py"
 RESTORE_HOME = "cp -a /root/home.html /opt/$SITE/app/templates/; systemctl restart $SITE"
+ONLY_BACKUP = "cd /var/backups/$SITE; rm -f *.gz; systemctl start $SITE-backup; "
 APP_DOWN = [
     "/run/$SITE.sock: the health check fails",
     "https://$DOMAIN: the health check fails: 502",
@@ -108,6 +109,8 @@ FAULTS = [
             "deploy/nginx/$SITE: No such file",
             "deploy/$SITE.service: No such file",
             "deploy/$SITE.socket: No such file",
+            "deploy/$SITE-backup.timer: No such file",
+            "deploy/$SITE-backup.service: No such file",
         ],
         "sudo ~/$SITE/deploy/release",
         "mv -fT /opt/$SITE.away /opt/$SITE",
@@ -201,6 +204,53 @@ FAULTS = [
         "reset-failed",
         RESTORE_ROUTES,
         first=RESTORE_ROUTES,
+    ),
+    Fault(
+        "backup-unit-edited",
+        "echo '# mine' >> /etc/systemd/system/$SITE-backup.service",
+        ["/etc/systemd/system/$SITE-backup.service differ"],
+        "daemon-reload",
+    ),
+    Fault(
+        "backup-not-scheduled",
+        "systemctl stop $SITE-backup.timer",
+        ["$SITE-backup.timer is inactive"],
+        "enable --now",
+    ),
+    Fault(
+        "backup-not-scheduled-at-boot",
+        "systemctl disable $SITE-backup.timer",
+        ["$SITE-backup.timer does not start at boot"],
+        "enable --now",
+    ),
+    Fault(
+        "backup-failed",
+        "mkdir -p /var/backups/$SITE; chattr +i /var/backups/$SITE;"
+        " ! systemctl start $SITE-backup",
+        ["$SITE-backup.service is failed"],
+        "systemctl start $SITE-backup.service",
+        "chattr -i /var/backups/$SITE; systemctl start $SITE-backup",
+        first="chattr -i /var/backups/$SITE",
+    ),
+    Fault(
+        "backup-old",
+        ONLY_BACKUP + "mv *.gz $SITE-20260101-030000-daily.tar.gz",
+        ["the newest backup is older than two days"],
+        "systemctl start $SITE-backup.service",
+    ),
+    Fault(
+        "backup-damaged",
+        ONLY_BACKUP + "truncate --size=-9 *.gz",
+        ["the newest backup is damaged"],
+        "systemctl start $SITE-backup.service",
+        "rm /var/backups/$SITE/*.gz; systemctl start $SITE-backup",
+        first="sleep 1",  # its name has the second
+    ),
+    Fault(
+        "backup-gone",
+        "rm -f /var/backups/$SITE/*.gz; touch -h -d '3 days ago' /opt/$SITE",
+        ["there is no backup in /var/backups/$SITE yet"],
+        "systemctl start $SITE-backup.service",
     ),
     Fault(
         "app-not-at-boot",
@@ -438,6 +488,18 @@ HARMLESS = [
         fake("getenforce", "echo Enforcing"),
         "SELinux is active; its refusals: sudo ausearch -m avc -ts recent",
         "rm /usr/local/sbin/getenforce",
+    ),
+    Harmless(
+        "no-backup-yet",
+        "rm -f /var/backups/$SITE/*.gz",
+        "there is no backup in /var/backups/$SITE yet",
+        "systemctl start $SITE-backup",
+    ),
+    Harmless(
+        "backup-in-progress",
+        "systemd-run --quiet --unit=backing-up flock /var/backups/$SITE/.lock sleep 60; sleep 1",
+        None,
+        "systemctl stop backing-up",
     ),
     Harmless(
         "release-in-progress",
