@@ -88,7 +88,8 @@ def test_webhook_receives_json(notify, receiver):
     assert notify(f"{receiver.url}/api/webhooks/1/{SECRET}/slack").returncode == 0
     [(_, headers, body)] = receiver.received
     assert headers["Content-Type"] == "application/json"
-    assert list(message := json.loads(body)) == ["text"]
+    message = json.loads(body)
+    assert list(message) == ["text"]
     title, *lines = message["text"].splitlines()
     assert title.startswith(TITLE)
     assert lines == ["one", "The disk is full, Grüße"]

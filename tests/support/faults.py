@@ -71,6 +71,7 @@ RESTORE_HOSTS = 'sed -i "/ $DOMAIN$/d" /etc/hosts; echo "127.0.0.1 $DOMAIN" >> /
 RESTORE_ROUTES = "sed -i '/no_such_module/d' /opt/$SITE/app/routes.py"
 RESTORE_HOME = "cp -a /root/home.html /opt/$SITE/app/templates/; systemctl restart $SITE"
 ONLY_BACKUP = "cd /var/backups/$SITE; rm -f *.gz; systemctl start $SITE-backup; "
+REPAIR_BACKUP = "rm -rf /etc/systemd/system/$SITE-backup.service.d; systemctl daemon-reload"
 APP_DOWN = [
     "/run/$SITE.sock: the health check fails",
     "https://$DOMAIN: the health check fails: 502",
@@ -225,12 +226,14 @@ FAULTS = [
     ),
     Fault(
         "backup-failed",
-        "mkdir -p /var/backups/$SITE; chattr +i /var/backups/$SITE;"
-        " ! systemctl start $SITE-backup",
+        "mkdir -p /etc/systemd/system/$SITE-backup.service.d;"
+        " printf '[Service]\\nExecStartPre=/bin/false\\n'"
+        " > /etc/systemd/system/$SITE-backup.service.d/own.conf;"
+        " systemctl daemon-reload; ! systemctl start $SITE-backup",
         ["$SITE-backup.service is failed"],
         "systemctl start $SITE-backup.service",
-        "chattr -i /var/backups/$SITE; systemctl start $SITE-backup",
-        first="chattr -i /var/backups/$SITE",
+        REPAIR_BACKUP,
+        first=REPAIR_BACKUP,
     ),
     Fault(
         "backup-old",
