@@ -70,7 +70,8 @@ RESTORE_SETTINGS = "cp -a /root/settings /etc/$SITE.env; systemctl restart $SITE
 RESTORE_HOSTS = 'sed -i "/ $DOMAIN$/d" /etc/hosts; echo "127.0.0.1 $DOMAIN" >> /etc/hosts'
 RESTORE_ROUTES = "sed -i '/no_such_module/d' /opt/$SITE/app/routes.py"
 RESTORE_HOME = "cp -a /root/home.html /opt/$SITE/app/templates/; systemctl restart $SITE"
-ONLY_BACKUP = "cd /var/backups/$SITE; rm -f *.gz; systemctl start $SITE-backup; "
+# With the script, because systemd limits how often the unit starts.
+ONLY_BACKUP = "cd /var/backups/$SITE; rm -f *.gz; /opt/$SITE/deploy/backup; "
 REPAIR_BACKUP = "rm -rf /etc/systemd/system/$SITE-backup.service.d; systemctl daemon-reload"
 APP_DOWN = [
     "/run/$SITE.sock: the health check fails",
@@ -246,7 +247,7 @@ FAULTS = [
         ONLY_BACKUP + "truncate --size=-9 *.gz",
         ["the newest backup is damaged"],
         "systemctl start $SITE-backup.service",
-        "rm /var/backups/$SITE/*.gz; systemctl start $SITE-backup",
+        ONLY_BACKUP,
         first="sleep 1",  # its name has the second
     ),
     Fault(
@@ -496,7 +497,7 @@ HARMLESS = [
         "no-backup-yet",
         "rm -f /var/backups/$SITE/*.gz",
         "there is no backup in /var/backups/$SITE yet",
-        "systemctl start $SITE-backup",
+        ONLY_BACKUP,
     ),
     Harmless(
         "backup-in-progress",
