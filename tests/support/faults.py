@@ -446,6 +446,58 @@ FAULTS = [
     ),
 ]
 
+RUN = "/opt/$SITE/deploy/run alembic"
+DATABASE = "/var/lib/private/$SITE/app.db"
+WITH_BACKUP = "/opt/$SITE/deploy/backup; systemctl stop $SITE.socket $SITE; "
+APP_STOPPED = ["$SITE.socket is inactive", "$SITE.service is inactive", *APP_DOWN]
+SITE_DOWN = [
+    "/run/$SITE.sock: the health check fails: 50",
+    "https://$DOMAIN: the health check fails: 50",
+]
+
+# By the site where they are planted.
+DATA_FAULTS = {
+    "flask-gunicorn-sqlite": [
+        Fault(
+            "migrations-pending",
+            f"{RUN} downgrade base",
+            ["migrations are pending", *SITE_DOWN],
+            "deploy/run alembic upgrade head",
+            f"{RUN} upgrade head",
+        ),
+        Fault(
+            "database-damaged",
+            f"{WITH_BACKUP} dd if=/dev/urandom of={DATABASE} bs=4096 seek=1 count=2"
+            " conv=notrunc status=none",
+            ["the database does not answer: ", *APP_STOPPED],
+            "sudo /opt/$SITE/deploy/backup --restore",
+        ),
+        Fault(
+            "database-missing",
+            f"{WITH_BACKUP} rm {DATABASE}",
+            ["the database is empty", *APP_STOPPED],
+            "sudo /opt/$SITE/deploy/backup --restore",
+        ),
+    ],
+    "fastapi-uvicorn-postgresql": [
+        Fault(
+            "postgresql-stopped",
+            "systemctl stop postgresql",
+            ["the database does not answer: psycopg.OperationalError", *SITE_DOWN],
+            "sudo systemctl start postgresql",
+            "systemctl start postgresql; systemctl restart $SITE",
+        ),
+        Fault(
+            "wrong-password",
+            KEEP_SETTINGS + "echo DATABASE_URL=postgresql://u:p@127.0.0.1/x >> /etc/$SITE.env",
+            ["the database does not answer: psycopg.OperationalError"],
+            "sudo nano /etc/$SITE.env",
+            RESTORE_SETTINGS,
+            first=None,
+        ),
+    ],
+}
+
 UFW = "printf 'Status: active\\n22/tcp  ALLOW  Anywhere\\n80,443/tcp  ALLOW  10.0.0.0/8\\n'"
 FIREWALLD = "printf 'public (active)\\n  services: ssh\\n'"
 IPTABLES = "printf -- '-P INPUT DROP\\n-A INPUT -p tcp --dport 22 -j ACCEPT\\n'"
