@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from support.commands import run
+from support.project import PAIRS
 
 pytestmark = pytest.mark.first_pairs
+SITE = PAIRS[0]  # on the machines
 TITLE = "my-app: my-app-backup.service failed on "
 SECRET = "tk_geheim"
 
@@ -158,3 +160,100 @@ def test_unit_that_runs_again_is_not_reported(notify, receiver, states):
 def test_unit_that_gives_up_after_restarts_is_reported_once(notify, receiver):
     notify(receiver.url, "activating activating failed")
     assert len(receiver.received) == 1
+
+
+INBOX = """
+import http.server
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open("/root/notices", "ab") as file:
+            file.write(b"TITLE " + self.headers["Title"].encode() + b"\\n" + body + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", 8099), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def inbox(online):
+    """Returns the notices that the machine has sent since the last call."""
+    machine = online.machine
+    (machine.root / "root/inbox.py").write_text(INBOX)
+    machine.ok(
+        "systemd-run --quiet --unit=inbox python3 /root/inbox.py;"
+        f" cp -a /etc/{SITE}.env /root/settings;"
+        f" echo NOTIFY_URL=http://127.0.0.1:8099/topic >> /etc/{SITE}.env"
+    )
+    machine.wait_until("curl -s http://127.0.0.1:8099 -o /dev/null", 10)
+
+    def notices() -> list[str]:
+        # None is being sent any more.
+        machine.wait_until(f"! systemctl is-active --quiet '{SITE}-notify@*'", 60)
+        text = machine.ok("touch /root/notices; cat /root/notices; rm /root/notices")
+        return text.split("TITLE ")[1:]
+
+    yield notices
+    machine.run(
+        f"systemctl stop inbox; cp -a /root/settings /etc/{SITE}.env;"
+        f" systemctl reset-failed {SITE}.socket {SITE}; systemctl restart {SITE}.socket {SITE}"
+    )
+
+
+@pytest.mark.slow
+def test_crash_after_which_the_app_restarts_is_not_reported(online, inbox):
+    for _ in range(3):
+        before = online.machine.ok(f"systemctl show -P MainPID {SITE}")
+        online.machine.ok(f"systemctl kill --signal=KILL --kill-who=main {SITE}")
+        online.machine.wait_until(
+            f"systemctl is-active {SITE} && test $(systemctl show -P MainPID {SITE}) != {before}",
+            30,
+        )
+    assert inbox() == []
+
+
+@pytest.mark.slow
+def test_app_that_gives_up_is_reported_once(online, inbox):
+    routes = f"/opt/{SITE}/app/routes.py"
+    try:
+        online.machine.ok(f"echo 'import no_such_module' >> {routes}")
+        online.machine.ok(f"systemctl kill --signal=KILL {SITE}")
+        online.machine.wait_until(f"systemctl is-failed {SITE}.socket", 120)
+        [notice] = inbox()
+    finally:
+        online.machine.ok(f"sed -i /no_such_module/d {routes}")
+    assert notice.startswith(f"{SITE}: {SITE}.service failed on machine\n")
+    assert "Start request repeated too quickly" in notice
+
+
+@pytest.mark.slow
+def test_backup_that_fails_is_reported_with_the_reason(online, inbox):
+    machine = online.machine
+    try:
+        # A directory where a file has to be: not even root can write it.
+        machine.ok(f"rm -rf /var/backups/{SITE}/.lock; mkdir -p /var/backups/{SITE}/.lock")
+        assert machine.run(f"systemctl start {SITE}-backup").returncode
+        [notice] = inbox()
+    finally:
+        machine.ok(f"rm -rf /var/backups/{SITE}/.lock; systemctl start {SITE}-backup")
+    assert notice.startswith(f"{SITE}: {SITE}-backup.service failed on machine\n")
+    assert "Is a directory" in notice
+
+
+@pytest.mark.slow
+def test_renewal_of_the_certificate_that_fails_is_reported(online, inbox):
+    machine, drop_in = online.machine, "/run/systemd/system/certbot.service.d"
+    if online.by_hand:
+        pytest.skip("deploy/release adds this to certbot's unit")
+    try:
+        machine.ok(
+            f"mkdir -p {drop_in}; printf '[Service]\nExecStart=\nExecStart=/bin/false\n'"
+            f" > {drop_in}/test.conf; systemctl daemon-reload"
+        )
+        assert machine.run("systemctl start certbot").returncode
+        # Every site on the machine sends its own.
+        assert f"{SITE}: certbot.service failed" in inbox()[0]
+    finally:
+        machine.ok(f"rm -r {drop_in}; systemctl daemon-reload; systemctl reset-failed certbot")
