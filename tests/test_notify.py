@@ -190,8 +190,8 @@ def inbox(online):
     machine.wait_until("curl -s http://127.0.0.1:8099 -o /dev/null", 10)
 
     def notices() -> list[str]:
-        # None is being sent any more.
-        machine.wait_until(f"! systemctl is-active --quiet '{SITE}-notify@*'", 60)
+        sending = f"systemctl list-units --no-legend --state=activating '{SITE}-notify@*'"
+        machine.wait_until(f'test -z "$({sending})"', 60)
         text = machine.ok("touch /root/notices; cat /root/notices; rm /root/notices")
         return text.split("TITLE ")[1:]
 

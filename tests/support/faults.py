@@ -446,6 +446,18 @@ FAULTS = [
     ),
 ]
 
+MIGRATION = """revision = "planted"
+down_revision = "0001"
+
+
+def upgrade():
+    pass
+
+
+def downgrade():
+    pass
+"""
+VERSION = "/opt/$SITE/migrations/versions/planted.py"
 RUN = "/opt/$SITE/deploy/run alembic"
 DATABASE = "/var/lib/private/$SITE/app.db"
 WITH_BACKUP = "/opt/$SITE/deploy/backup; systemctl stop $SITE.socket $SITE; "
@@ -460,10 +472,10 @@ DATA_FAULTS = {
     "flask-gunicorn-sqlite": [
         Fault(
             "migrations-pending",
-            f"{RUN} downgrade base",
-            ["migrations are pending", *SITE_DOWN],
+            f"printf %s {shlex.quote(MIGRATION)} > {VERSION}",
+            ["migrations are pending"],
             "deploy/run alembic upgrade head",
-            f"{RUN} upgrade head",
+            f"{RUN} downgrade -1; rm {VERSION}; systemctl restart $SITE",
         ),
         Fault(
             "database-damaged",
