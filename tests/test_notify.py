@@ -57,7 +57,7 @@ def notify(project: Path, tmp_path: Path):
     states: what the unit goes through, one at each look.
     """
     programs = {
-        "journalctl": "echo one; echo 'The disk is full, Grüße'",
+        "journalctl": "echo 'The disk is full, Grüße'; echo one",
         "systemctl": 'test "$3" = --property=ActiveState || exit 0\n'
         f"head -n 1 {tmp_path}/states; sed -i '1{{$!d}}' {tmp_path}/states",
         "sendmail": f'echo "$@" > {tmp_path}/arguments; cat > {tmp_path}/mail; '
