@@ -255,6 +255,7 @@ FAULTS = [
         "rm -f /var/backups/$SITE/*.gz; touch -h -d '3 days ago' /opt/$SITE",
         ["there is no backup in /var/backups/$SITE yet"],
         "systemctl start $SITE-backup.service",
+        "touch -h /opt/$SITE",
     ),
     Fault(
         "app-not-at-boot",
