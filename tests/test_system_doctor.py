@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from support.faults import FAULTS, HARMLESS
+from support.faults import DATA_FAULTS, FAULTS, HARMLESS
 from support.online import domain
 from support.project import PAIRS
 
@@ -14,8 +14,8 @@ SITE = PAIRS[0]  # where the faults are planted
 DOCTOR = f"/opt/{SITE}/deploy/doctor"
 
 
-def filled(text: str) -> str:
-    return text.replace("$SITE", str(SITE)).replace("$DOMAIN", domain(SITE))
+def filled(text: str, site=SITE) -> str:
+    return text.replace("$SITE", str(site)).replace("$DOMAIN", domain(site))
 
 
 def diagnosis(online, path: str = DOCTOR) -> tuple[int, dict[str, str]]:
@@ -28,14 +28,14 @@ def diagnosis(online, path: str = DOCTOR) -> tuple[int, dict[str, str]]:
 
 def reports_exactly(lines: dict[str, str], parts: list[str]) -> bool:
     """Whether each part is in one line, and no line is left over."""
-    matches = [[line for line in lines if filled(part) in line] for part in parts]
+    matches = [[line for line in lines if part in line] for part in parts]
     return all(len(found) == 1 for found in matches) and len(lines) == len(parts)
 
 
-def wait_until_healthy(online) -> None:
+def wait_until_healthy(online, site=SITE) -> None:
     """A reload of nginx takes a moment."""
     end = time.monotonic() + 20
-    while (seen := diagnosis(online)) != (0, {}):
+    while (seen := diagnosis(online, f"/opt/{site}/deploy/doctor")) != (0, {}):
         assert time.monotonic() < end, seen
         time.sleep(0.5)
 
@@ -48,30 +48,62 @@ def test_site_that_the_readme_put_online_has_no_problems(online, service):
     assert f"No problems found with {domain(service)}." in done.stdout
 
 
+def plant_and_fix(online, fault, site=SITE) -> None:
+    """Plant a fault, compare what the doctor reports, and run its fix."""
+    machine = online.machine
+    plant, first, undo, expected, *fails = (
+        filled(text or "true", site)
+        for text in (fault.plant, fault.first, fault.undo, fault.fix, *fault.fails)
+    )
+    # By its real path, because a fault may be that the link is broken.
+    doctor = machine.ok(f"readlink -f /opt/{site}").strip() + "/deploy/doctor"
+    try:
+        machine.ok(plant)
+        end = time.monotonic() + 20
+        status, lines = diagnosis(online, doctor)
+        while not reports_exactly(lines, fails) and time.monotonic() < end:
+            time.sleep(0.5)
+            status, lines = diagnosis(online, doctor)
+        assert reports_exactly(lines, fails), lines
+        assert status == 1
+        [fix] = [fix for line, fix in lines.items() if fails[0] in line]
+        assert expected in fix
+        if fault.first is not None:
+            machine.ok(first)
+            machine.ok(fix)
+            wait_until_healthy(online, site)
+    finally:
+        machine.run(undo)
+    wait_until_healthy(online, site)
+
+
 @pytest.mark.usefixtures("by_script")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault_is_reported_and_its_fix_works(online, fault):
-    machine = online.machine
-    # By its real path, because a fault may be that the link is broken.
-    doctor = machine.ok(f"readlink -f /opt/{SITE}").strip() + "/deploy/doctor"
+    plant_and_fix(online, fault)
+
+
+@pytest.mark.parametrize(
+    ("site", "fault"),
+    [(site, fault) for site, faults in DATA_FAULTS.items() for fault in faults],
+    ids=lambda each: getattr(each, "name", each),
+)
+def test_fault_of_the_database_is_reported_and_its_fix_works(keeping, site, fault):
+    plant_and_fix(keeping, fault, site)
+
+
+def test_database_of_a_newer_release_is_no_failure(keeping):
+    """After a rollback. The app checks that it can use the database."""
+    site = "fastapi-uvicorn-postgresql"
+    psql = f"sudo -u postgres psql -qAtd {site} -c"
+    old = keeping.machine.ok(f"{psql} 'select version_num from alembic_version'").strip()
+    change = psql + " \"update alembic_version set version_num = '{}'\""
     try:
-        machine.ok(filled(fault.plant))
-        end = time.monotonic() + 20
-        status, lines = diagnosis(online, doctor)
-        while not reports_exactly(lines, fault.fails) and time.monotonic() < end:
-            time.sleep(0.5)
-            status, lines = diagnosis(online, doctor)
-        assert reports_exactly(lines, fault.fails), lines
-        assert status == 1
-        [fix] = [fix for line, fix in lines.items() if filled(fault.fails[0]) in line]
-        assert filled(fault.fix) in fix
-        if fault.first is not None:
-            machine.ok(filled(fault.first or "true"))
-            machine.ok(fix)
-            wait_until_healthy(online)
+        keeping.machine.ok(change.format("ffff"))
+        done = keeping.machine.run(f"/opt/{site}/deploy/doctor")
     finally:
-        machine.run(filled(fault.undo))
-    wait_until_healthy(online)
+        keeping.machine.ok(change.format(old))
+    assert (done.returncode, "note   the database is newer" in done.stdout) == (0, True)
 
 
 @pytest.mark.usefixtures("by_script")

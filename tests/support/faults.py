@@ -70,6 +70,9 @@ RESTORE_SETTINGS = "cp -a /root/settings /etc/$SITE.env; systemctl restart $SITE
 RESTORE_HOSTS = 'sed -i "/ $DOMAIN$/d" /etc/hosts; echo "127.0.0.1 $DOMAIN" >> /etc/hosts'
 RESTORE_ROUTES = "sed -i '/no_such_module/d' /opt/$SITE/app/routes.py"
 RESTORE_HOME = "cp -a /root/home.html /opt/$SITE/app/templates/; systemctl restart $SITE"
+# With the script, because systemd limits how often the unit starts.
+ONLY_BACKUP = "cd /var/backups/$SITE; rm -f *.gz; /opt/$SITE/deploy/backup; "
+REPAIR_BACKUP = "rm -rf /etc/systemd/system/$SITE-backup.service.d; systemctl daemon-reload"
 APP_DOWN = [
     "/run/$SITE.sock: the health check fails",
     "https://$DOMAIN: the health check fails: 502",
@@ -108,6 +111,8 @@ FAULTS = [
             "deploy/nginx/$SITE: No such file",
             "deploy/$SITE.service: No such file",
             "deploy/$SITE.socket: No such file",
+            "deploy/$SITE-backup.timer: No such file",
+            "deploy/$SITE-backup.service: No such file",
         ],
         "sudo ~/$SITE/deploy/release",
         "mv -fT /opt/$SITE.away /opt/$SITE",
@@ -201,6 +206,56 @@ FAULTS = [
         "reset-failed",
         RESTORE_ROUTES,
         first=RESTORE_ROUTES,
+    ),
+    Fault(
+        "backup-unit-edited",
+        "echo '# mine' >> /etc/systemd/system/$SITE-backup.service",
+        ["/etc/systemd/system/$SITE-backup.service differ"],
+        "daemon-reload",
+    ),
+    Fault(
+        "backup-not-scheduled",
+        "systemctl stop $SITE-backup.timer",
+        ["$SITE-backup.timer is inactive"],
+        "enable --now",
+    ),
+    Fault(
+        "backup-not-scheduled-at-boot",
+        "systemctl disable $SITE-backup.timer",
+        ["$SITE-backup.timer does not start at boot"],
+        "enable --now",
+    ),
+    Fault(
+        "backup-failed",
+        "mkdir -p /etc/systemd/system/$SITE-backup.service.d;"
+        " printf '[Service]\\nExecStartPre=/bin/false\\n'"
+        " > /etc/systemd/system/$SITE-backup.service.d/own.conf;"
+        " systemctl daemon-reload; ! systemctl start $SITE-backup",
+        ["$SITE-backup.service is failed"],
+        "systemctl start $SITE-backup.service",
+        REPAIR_BACKUP,
+        first=REPAIR_BACKUP,
+    ),
+    Fault(
+        "backup-old",
+        ONLY_BACKUP + "mv *.gz $SITE-20260101-030000-daily.tar.gz",
+        ["the newest backup is older than two days"],
+        "systemctl start $SITE-backup.service",
+    ),
+    Fault(
+        "backup-damaged",
+        ONLY_BACKUP + "truncate --size=-9 *.gz",
+        ["the newest backup is damaged"],
+        "systemctl start $SITE-backup.service",
+        ONLY_BACKUP,
+        first="sleep 1",  # its name has the second
+    ),
+    Fault(
+        "backup-gone",
+        "rm -f /var/backups/$SITE/*.gz; touch -h -d '3 days ago' /opt/$SITE",
+        ["there is no backup in /var/backups/$SITE yet"],
+        "systemctl start $SITE-backup.service",
+        "touch -h /opt/$SITE",
     ),
     Fault(
         "app-not-at-boot",
@@ -392,6 +447,70 @@ FAULTS = [
     ),
 ]
 
+MIGRATION = """revision = "planted"
+down_revision = "0001"
+
+
+def upgrade():
+    pass
+
+
+def downgrade():
+    pass
+"""
+VERSION = "/opt/$SITE/migrations/versions/planted.py"
+RUN = "/opt/$SITE/deploy/run alembic"
+DATABASE = "/var/lib/private/$SITE/app.db"
+WITH_BACKUP = "/opt/$SITE/deploy/backup; systemctl stop $SITE.socket $SITE; "
+APP_STOPPED = ["$SITE.socket is inactive", "$SITE.service is inactive", *APP_DOWN]
+SITE_DOWN = [
+    "/run/$SITE.sock: the health check fails: 50",
+    "https://$DOMAIN: the health check fails: 50",
+]
+
+# By the site where they are planted.
+DATA_FAULTS = {
+    "flask-gunicorn-sqlite": [
+        Fault(
+            "migrations-pending",
+            f"printf %s {shlex.quote(MIGRATION)} > {VERSION}",
+            ["migrations are pending"],
+            "deploy/run alembic upgrade head",
+            f"{RUN} downgrade -1; rm {VERSION}; systemctl restart $SITE",
+        ),
+        Fault(
+            "database-damaged",
+            f"{WITH_BACKUP} dd if=/dev/urandom of={DATABASE} bs=4096 seek=1 count=2"
+            " conv=notrunc status=none",
+            ["the database does not answer: ", *APP_STOPPED],
+            "sudo /opt/$SITE/deploy/backup --restore",
+        ),
+        Fault(
+            "database-missing",
+            f"{WITH_BACKUP} rm {DATABASE}",
+            ["the database is empty", *APP_STOPPED],
+            "sudo /opt/$SITE/deploy/backup --restore",
+        ),
+    ],
+    "fastapi-uvicorn-postgresql": [
+        Fault(
+            "postgresql-stopped",
+            "systemctl stop postgresql",
+            ["the database does not answer: psycopg.OperationalError", *SITE_DOWN],
+            "sudo systemctl start postgresql",
+            "systemctl start postgresql; systemctl restart $SITE",
+        ),
+        Fault(
+            "wrong-password",
+            KEEP_SETTINGS + "echo DATABASE_URL=postgresql://u:p@127.0.0.1/x >> /etc/$SITE.env",
+            ["the database does not answer: psycopg.OperationalError"],
+            "sudo nano /etc/$SITE.env",
+            RESTORE_SETTINGS,
+            first=None,
+        ),
+    ],
+}
+
 UFW = "printf 'Status: active\\n22/tcp  ALLOW  Anywhere\\n80,443/tcp  ALLOW  10.0.0.0/8\\n'"
 FIREWALLD = "printf 'public (active)\\n  services: ssh\\n'"
 IPTABLES = "printf -- '-P INPUT DROP\\n-A INPUT -p tcp --dport 22 -j ACCEPT\\n'"
@@ -438,6 +557,18 @@ HARMLESS = [
         fake("getenforce", "echo Enforcing"),
         "SELinux is active; its refusals: sudo ausearch -m avc -ts recent",
         "rm /usr/local/sbin/getenforce",
+    ),
+    Harmless(
+        "no-backup-yet",
+        "rm -f /var/backups/$SITE/*.gz",
+        "there is no backup in /var/backups/$SITE yet",
+        ONLY_BACKUP,
+    ),
+    Harmless(
+        "backup-in-progress",
+        "systemd-run --quiet --unit=backing-up flock /var/backups/$SITE/.lock sleep 60; sleep 1",
+        None,
+        "systemctl stop backing-up",
     ),
     Harmless(
         "release-in-progress",
