@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from support.commands import free_port, ok
 from support.project import (
+    DATABASES,
     FRAMEWORKS,
+    LANGUAGES,
     PAIRS,
     ROOT,
     SECTIONS,
@@ -32,8 +34,19 @@ def test_sections_are_in_order(project):
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == headings
 
 
-def test_readme_has_at_most_200_lines(project):
-    assert len(readme(project).splitlines()) <= 200
+def test_readme_has_at_most_205_lines(project):
+    assert len(readme(project).splitlines()) <= 205
+
+
+@pytest.mark.parametrize("database", [name for name in DATABASES if name != "none"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_readme_with_a_database_has_at_most_245_lines(
+    release, pair, database, language, tmp_path
+):
+    project = emit(
+        release, tmp_path / "project", **pair._asdict(), database=database, language=language
+    )
+    assert len(readme(project).splitlines()) <= 245
 
 
 def test_first_commands_run_the_tests(installed):
@@ -175,10 +188,10 @@ def test_files_of_the_deployment_commands_exist(project):
     texts = [readme(project)] + [
         path.read_text() for path in project.glob("deploy/**/*") if path.is_file()
     ]
-    names = {name for text in texts for name in re.findall(r"deploy/[\w./-]+\w", text)}
+    names = {name for text in texts for name in re.findall(r"deploy/[\w./*@-]+[\w*]", text)}
     assert len(names) >= 4
     for name in names:
-        assert (project / name).exists(), name
+        assert list(project.glob(name)), name
 
 
 def test_at_most_five_links_to_learn_more(project):

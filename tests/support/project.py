@@ -210,7 +210,7 @@ SECTIONS = {
         "Where things are",
         "Adjust the server",
         "Limits",
-        "Back up and restore",
+        "Data and backups",
         "Run a one-off command",
         "Store uploads",
         "Send email",
