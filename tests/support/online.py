@@ -244,6 +244,27 @@ def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Onli
         machine.stop()
 
 
+def kill_a_worker(online: Online, site: Pair | str) -> None:
+    """Kill a process that serves, without a warning: a worker, or the only process."""
+    online.machine.wait_until(f"systemctl is-active {site}", 60)
+    # The newest, because an older one may be about to exit after another test's reload. If
+    # it exits before it is killed, the script fails and is run again.
+    online.machine.wait_until(
+        f"""
+        victim=$(systemctl show -P MainPID {site})
+        children=$(cat /proc/$victim/task/$victim/children)
+        for child in $children; do
+            case $(tr '\\0' ' ' < /proc/$child/cmdline) in
+                "" | *resource_tracker*) ;;
+                *) victim=$child ;;
+            esac
+        done
+        kill -KILL $victim
+        """,
+        30,
+    )
+
+
 @contextlib.contextmanager
 def edited(online: Online, path: str, text: str) -> Iterator[None]:
     """Append a text to a file on the machine while the block runs."""
