@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import ok, run
-from support.online import CHINESE, Online, domain, edited, ship
+from support.online import CHINESE, Online, domain, edited, kill_a_worker, ship
 from support.project import FIRST_PAIRS, MACHINES, PAIRS, Pair, shell_blocks, tag
 from support.serve import FORGED
 
@@ -281,27 +281,6 @@ def test_no_request_is_lost_over_ten_reloads(online):
         print(f"{service}: {load.sent} sent, {len(load.failed)} lost over 10 reloads")
         assert load.sent > 300
         assert load.failed == [], service
-
-
-def kill_a_worker(online: Online, pair: Pair) -> None:
-    """Kill a process that serves, without a warning: a worker, or the only process."""
-    online.machine.wait_until(f"systemctl is-active {pair}", 60)
-    # The newest, because an older one may be about to exit after another test's reload. If
-    # it exits before it is killed, the script fails and is run again.
-    online.machine.wait_until(
-        f"""
-        victim=$(systemctl show -P MainPID {pair})
-        children=$(cat /proc/$victim/task/$victim/children)
-        for child in $children; do
-            case $(tr '\\0' ' ' < /proc/$child/cmdline) in
-                "" | *resource_tracker*) ;;
-                *) victim=$child ;;
-            esac
-        done
-        kill -KILL $victim
-        """,
-        30,
-    )
 
 
 def test_killed_workers_lose_only_their_own_requests(online):

@@ -144,7 +144,35 @@ class Load:
         output, _ = self.process.communicate(timeout=90)
         result = json.loads(output)
         self.sent, self.failed = result["sent"], result["failed"]
-        self.acknowledged, self.longest = result["acknowledged"], result["longest"]
+
+
+class Writing:
+    """Writers at work while the block runs; at its end, it has the results of writers.py."""
+
+    def __init__(self, online: Online, site: str, *options: str) -> None:
+        script = Path(__file__).with_name("writers.py")
+        url, certificate = f"https://{domain(site)}", online.root_certificate
+        self.command = online.machine.near(sys.executable, script, url, certificate)
+        self.options = options
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [*self.command, *self.options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(0.5)
+        return self
+
+    def __exit__(self, *_) -> None:
+        time.sleep(0.5)
+        output, _ = self.process.communicate(timeout=120)
+        vars(self).update(json.loads(output))
+
+    def names(self) -> list[str]:
+        """Return the names of all rows that the site has, oldest first."""
+        return json.loads(ok(*self.command, "--read"))
 
 
 def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> None:
@@ -214,6 +242,27 @@ def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Onli
         yield Online(machine, projects, by_hand=False)
     finally:
         machine.stop()
+
+
+def kill_a_worker(online: Online, site: Pair | str) -> None:
+    """Kill a process that serves, without a warning: a worker, or the only process."""
+    online.machine.wait_until(f"systemctl is-active {site}", 60)
+    # The newest, because an older one may be about to exit after another test's reload. If
+    # it exits before it is killed, the script fails and is run again.
+    online.machine.wait_until(
+        f"""
+        victim=$(systemctl show -P MainPID {site})
+        children=$(cat /proc/$victim/task/$victim/children)
+        for child in $children; do
+            case $(tr '\\0' ' ' < /proc/$child/cmdline) in
+                "" | *resource_tracker*) ;;
+                *) victim=$child ;;
+            esac
+        done
+        kill -KILL $victim
+        """,
+        30,
+    )
 
 
 @contextlib.contextmanager
