@@ -1,7 +1,8 @@
 """Fixtures and hooks: the template as a release, projects emitted from it, running sites.
 
-A test with the argument `pair` runs once for each row of the table of servers. The
-projects and servers of a pair are made once in a run: the tests of a pair share a process.
+A test with the argument `pair` runs once for each row of the table of servers, or for the
+pairs and stacks of the marker `pairs`. The projects and servers of a pair are made once in
+a run: the tests of a pair share a process.
 """
 
 import functools
@@ -18,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 pytest.register_assert_rewrite("support")
 
 from support.commands import commit, free_port, isolate, skip_or_fail, tool
+from support.database import Cluster, Database, SqliteFiles
 from support.owner import work_for_a_year
 from support.project import (
     FIRST_PAIRS,
@@ -25,17 +27,19 @@ from support.project import (
     PAIRS,
     Installed,
     Pair,
+    Stack,
     add_routes,
+    answers_of,
     copy_installed,
     copy_template,
     emit,
     install,
+    install_together,
     make_release,
     probes,
 )
 from support.serve import Site, deployed, http_client, serving
 from support.update import LATEST, make_history, start
-
 
 # The ids of the machines whose sites have a database.
 DATA_MACHINES = [f"data-{debian}" for debian in MACHINES]
@@ -52,17 +56,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if item.get_closest_marker("slow"):
         pytest.skip("slow: runs with CI=true in the environment")
-    if (
-        item.get_closest_marker("slow_pairs")
-        and item.callspec.params["pair"] not in FIRST_PAIRS
-    ):
-        pytest.skip("slow: runs for this pair with CI=true in the environment")
+    if item.get_closest_marker("slow_pairs"):
+        framework, server, *_ = item.callspec.params["pair"]
+        if (framework, server) not in FIRST_PAIRS:
+            pytest.skip("slow: runs for this pair with CI=true in the environment")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in metafunc.fixturenames:
         first = metafunc.definition.get_closest_marker("first_pairs")
         pairs = FIRST_PAIRS if first else PAIRS
+        if marker := metafunc.definition.get_closest_marker("pairs"):
+            [pairs] = marker.args
         metafunc.parametrize("pair", pairs, ids=str, scope="session")
 
 
@@ -123,9 +128,69 @@ def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def installed(pair: Pair, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """A copy of the project in which the README's first commands were run."""
-    return install(project, tmp_path_factory.mktemp(f"{pair}-installed") / "my-app")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Returns an environment for a project, which all projects of its framework share."""
+    made = {}
+
+    def make(project: Path) -> Path:
+        framework = answers_of(project)["framework"]
+        if framework not in made:
+            path = tmp_path_factory.mktemp(f"{framework}-packages") / "venv"
+            made[framework] = install_together(project, path)
+        return made[framework]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def installed(
+    pair: Pair,
+    project: Path,
+    packages: Callable[[Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Installed:
+    """A copy of the project in which the README's first commands were run.
+
+    Those with a database share an environment instead: see `packages`.
+    """
+    path = tmp_path_factory.mktemp(f"{pair}-installed") / "my-app"
+    if isinstance(pair, Pair):
+        return install(project, path)
+    shutil.copytree(project, path)
+    (path / ".venv").symlink_to(packages(project))
+    return Installed(path, [], "")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A server of PostgreSQL."""
+    cluster = Cluster()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def databases(
+    pair: Stack, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> SqliteFiles | Cluster:
+    """Creates databases of the kind that the project has."""
+    if pair.database == "sqlite":
+        return SqliteFiles(tmp_path_factory.mktemp("databases"))
+    return request.getfixturevalue("cluster")
+
+
+@pytest.fixture(scope="session")
+def migrated(installed: Installed, databases: SqliteFiles | Cluster) -> Database:
+    """A database with the project's tables. Tests must not change it."""
+    database = databases.create()
+    database.ok(installed.path, "alembic", "upgrade", "head")
+    return database
+
+
+@pytest.fixture
+def database(databases: SqliteFiles | Cluster, migrated: Database) -> Database:
+    """A database with the project's tables, which a test may change."""
+    return databases.create(migrated)
 
 
 @pytest.fixture

@@ -7,7 +7,20 @@ from collections import Counter
 
 import pytest
 from support.commands import commit, ok
-from support.project import FIRST_PAIRS, OWN_FILES, PAIRS, ROOT, files, home_page, texts_of
+from support.project import (
+    DATABASES,
+    FEW_STACKS,
+    FIRST_PAIRS,
+    OWN_FILES,
+    PAIRS,
+    ROOT,
+    Pair,
+    files,
+    home_page,
+    texts_of,
+)
+
+pytestmark = pytest.mark.pairs([*PAIRS, *FEW_STACKS])
 
 # How a server or framework is named, which projects of the others must not do.
 NAMES = {name: name for pair in PAIRS for name in pair} | {

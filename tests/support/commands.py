@@ -10,6 +10,12 @@ from typing import NoReturn
 
 import pytest
 
+# What a developer may have set for apps, or for the environment of the tests.
+OWN_SETTINGS = (
+    *("APP_ENV", "API_DOCS", "SECRET_KEY", "WEB_CONCURRENCY", "VIRTUAL_ENV"),
+    *("DATABASE_URL", "TEST_DATABASE_URL", "STATE_DIRECTORY", "NOTIFY_URL"),
+)
+
 
 def skip_or_fail(what: str) -> NoReturn:
     """Skip the test because `what` is missing; fail it in CI, where everything is installed."""
@@ -82,5 +88,5 @@ def isolate(folder: Path) -> None:
         "GIT_COMMITTER_EMAIL": "tests@example.com",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-    for name in ("APP_ENV", "API_DOCS", "SECRET_KEY", "WEB_CONCURRENCY", "VIRTUAL_ENV"):
+    for name in OWN_SETTINGS:
         os.environ.pop(name, None)

@@ -29,19 +29,27 @@ def read_frameworks(read: Callable[[str], str]) -> dict:
     return yaml.safe_load(read("servers.yml"))
 
 
+def read_databases(read: Callable[[str], str]) -> dict:
+    """Return the table of databases of a version of the template, as read_frameworks does."""
+    return yaml.safe_load(read("databases.yml"))
+
+
 def read_texts(language: str) -> dict:
     """Return the prompts, refusals, labels and sentences of a language."""
     return yaml.safe_load(read(f"texts/{language}/texts.yml"))
 
 
 def template_lock(pair: "Pair", database: str = "none") -> Path:
-    """Return the path of a pair's lock in the template."""
-    overlays = f"{{% if pair == '{pair}' %}}.{{% endif %}}/{{% if database == '{database}' %}}.{{% endif %}}"
-    return ROOT / "template" / overlays / "requirements.lock"
+    """Return the path of the lock of a pair with a database in the template."""
+    overlays = [
+        f"{{% if {name} == '{value}' %}}.{{% endif %}}"
+        for name, value in (("pair", pair), ("database", database))
+    ]
+    return ROOT.joinpath("template", *overlays, "requirements.lock")
 
 
 QUESTIONS = yaml.safe_load(read("copier.yml"))
-DATABASES = list(yaml.safe_load(read("databases.yml")))
+DATABASES = read_databases(read)
 FRAMEWORKS = read_frameworks(read)
 LANGUAGES = list(QUESTIONS["language"]["choices"].values())
 OTHER_LANGUAGES = [language for language in LANGUAGES if language != "en"]
@@ -84,6 +92,36 @@ PAIRS = [
 ]
 # The first pair of each framework.
 FIRST_PAIRS = list({pair.framework: pair for pair in reversed(PAIRS)}.values())[::-1]
+
+
+class Stack(NamedTuple):
+    """A pair with a database, for the tests of which a pair is too little."""
+
+    framework: str
+    server: str
+    database: str
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.framework, self.server)
+
+    @property
+    def facts(self) -> dict:
+        """The server's row of the table."""
+        return self.pair.facts
+
+    def __str__(self) -> str:
+        return f"{self.pair}-{self.database}"
+
+
+# Every pair with SQLite: for what can break data.
+SQLITE_STACKS = [Stack(*pair, "sqlite") for pair in PAIRS]
+# Each framework with each database, and most servers: the same code runs on all servers.
+FEW_STACKS = [
+    *(Stack(*pair, "sqlite") for pair in FIRST_PAIRS),
+    Stack("flask", "waitress", "postgresql"),
+    Stack("fastapi", "gunicorn", "postgresql"),
+]
 # The Debian releases that sites are deployed on, by their code names: 12 and 13.
 MACHINES = ["bookworm", "trixie"]
 
@@ -267,6 +305,20 @@ def install(project: Path, path: Path) -> Installed:
     commands = block.splitlines()
     output = ok("bash", "-euc", "\n".join(commands[:-1]), cwd=path)
     return Installed(path, commands, output)
+
+
+def install_together(project: Path, path: Path) -> Path:
+    """Make an environment with the packages of all projects of a framework.
+
+    project: one of them. It takes seconds, so that projects with a database share one.
+    """
+    framework = answers_of(project)["framework"]
+    locks = [template_lock(pair, "postgresql") for pair in PAIRS if pair.framework == framework]
+    ok("uv", "venv", "--quiet", "--python=python3", path)
+    options = ("--quiet", f"--python={path}/bin/python")
+    lists = [*locks, project / "requirements-dev.txt"]
+    ok("uv", "pip", "install", *options, *(f"--requirements={each}" for each in lists))
+    return path
 
 
 def copy_installed(installed: Installed, path: Path) -> Path:
