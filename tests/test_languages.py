@@ -22,6 +22,7 @@ from support.project import (
     LANGUAGES,
     OTHER_LANGUAGES,
     ROOT,
+    SCRIPTS,
     Installed,
     Pair,
     answers_of,
@@ -206,7 +207,7 @@ def test_no_sentence_changes_a_name(first, language):
 
 
 def is_python(name: str) -> bool:
-    return name.endswith(".py") or name in ("deploy/release", "deploy/doctor")
+    return name.endswith(".py") or name in SCRIPTS
 
 
 def prose(name: str, text: str) -> set[str]:
@@ -381,7 +382,7 @@ def test_tests_pass_in_every_language(pair, installed: Installed, translated, la
 
 def test_ruff_finds_nothing_in_any_language(pair, translated, language):
     project = translated(pair, language)
-    everything = ("--isolated", "--no-cache", ".", "deploy/release", "deploy/doctor")
+    everything = ("--isolated", "--no-cache", ".", *SCRIPTS)
     ok("ruff", "check", "--extend-select=B,I,UP", *everything, cwd=project)
     ok("ruff", "format", "--check", "--diff", *everything, cwd=project)
 

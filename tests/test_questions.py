@@ -190,7 +190,7 @@ QUOTED = ("100% $HOME `id` ; rm -rf", 'The "best" app', "back\\slash\\", "yes", 
 def test_good_project_name_is_accepted(template, tmp_path, name, slug):
     copy = emit_on_command_line if name in QUOTED else emit
     path = copy(template, tmp_path / "project", project_name=name)
-    [unit] = path.glob("deploy/*.service")
+    [unit] = path.glob("deploy/*.socket")
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", unit.stem)
     assert not unit.stem.endswith("-")
     assert unit.stem.startswith(slug) if slug == "site-" else unit.stem == slug

@@ -122,6 +122,8 @@ FEW_STACKS = [
     Stack("flask", "waitress", "postgresql"),
     Stack("fastapi", "gunicorn", "postgresql"),
 ]
+# Emitted programs in Python whose names do not say so.
+SCRIPTS = [f"deploy/{name}" for name in ("backup", "doctor", "notify", "release", "run")]
 # The Debian releases that sites are deployed on, by their code names: 12 and 13.
 MACHINES = ["bookworm", "trixie"]
 
