@@ -25,8 +25,7 @@ REFUSED = {
     r"(?<!let\s)(?<!leave\s)(?<!leaves\s)(?<!stand-)alone\b": "only",
 }
 SOURCES = ["template", "texts", "tests", "bench", "docs", "*.md", "copier.yml", "servers.yml",
-           "databases.yml",
-           "pyproject.toml", ".ci"]  # fmt: skip
+           "databases.yml", "pyproject.toml", ".ci"]  # fmt: skip
 TEXT = {".py", ".md", ".yml", ".toml", ".jinja", ".html", ".css", ".js", ".lua", ".conf", ""}
 
 
