@@ -332,7 +332,9 @@ def code(name: str, text: str) -> str:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 node.value = ""
             if isinstance(node, ast.JoinedStr):  # a sentence may begin or end with a value
-                node.values = [each for each in node.values if not isinstance(each, ast.Constant)]
+                node.values = [
+                    each for each in node.values if not isinstance(each, ast.Constant)
+                ]
         return ast.dump(tree)
     if name.endswith(".html"):
         text = re.sub(r"{%.*?%}|{{.*?}}", "", text)

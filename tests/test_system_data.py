@@ -25,7 +25,7 @@ from support.online import (
     kill_a_worker,
     put_online,
 )
-from support.project import edit
+from support.project import edit, section, shell_blocks
 from support.writers import compare
 
 pytestmark = pytest.mark.slow
@@ -795,6 +795,41 @@ def test_backup_from_two_releases_ago_is_restored(keeper):
     assert keeper.live()[1] == keeper.revision
     keeper.rows = then + [name for name in writing.acknowledged if name in {*names}]
     keeper.check()
+
+
+@on_one_machine({"site": [(FEW[0],), (POSTGRESQL[0],)]})
+def test_backups_are_copied_elsewhere(keeper):
+    """As deploy/README.md says, but into a directory instead of over SSH."""
+    project = keeper.online.projects[keeper.site]
+    guide = section(project, "Data and backups")
+    [drop_in] = re.findall(r"(?ms)^```ini\n(.*?)^```$", guide)
+    set_up, bring_back = (
+        block for block in shell_blocks(project, "Data and backups") if "restic" in block
+    )
+    edit_unit = f"sudo systemctl edit {keeper.site}-backup\n"
+    assert set_up.endswith(edit_unit)
+    elsewhere = f"/var/elsewhere-{keeper.site}"
+
+    def type_in(block: str) -> None:
+        address = f"sftp:you@backup.example.com:{keeper.site}"
+        assert address in block
+        keeper.machine.ok(block.replace(address, elsewhere))
+
+    folder = f"/etc/systemd/system/{keeper.site}-backup.service.d"
+    try:
+        type_in(set_up.removesuffix(edit_unit))
+        type_in(f"mkdir {folder}; cat > {folder}/override.conf <<'END'\n{drop_in}END\n")
+        keeper.machine.ok("systemctl daemon-reload")
+        assert keeper.greet("before")[0] == "303"
+        keeper.machine.ok(f"systemctl start {keeper.site}-backup")
+        newest = keeper.backups()[-1]
+        keeper.machine.ok(f"rm /var/backups/{keeper.site}/*.tar.gz")
+        type_in(bring_back)
+        assert keeper.backups()[-1] == newest
+        keeper.machine.ok(f"{keeper.checkout}/deploy/backup --restore")
+        keeper.check()
+    finally:
+        keeper.machine.ok(f"rm -rf {folder}; systemctl daemon-reload")
 
 
 @on_one_machine({"site": [(POSTGRESQL[1],)]})

@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 from support.commands import commit, ok
 from support.project import (
-    DATABASES,
     FEW_STACKS,
     FIRST_PAIRS,
     OWN_FILES,
@@ -91,7 +90,9 @@ def test_white_space_is_clean(project):
         assert not text.startswith("\n"), f"{name} begins with a blank line"
         assert not re.search(r"[ \t\r]$", text, re.MULTILINE), f"trailing blank in {name}"
         assert "\t" not in text, f"tab in {name}"
-        if not name.endswith((".py", ".mako")) and not text.startswith("#!/usr/bin/python3 -B\n"):
+        if not name.endswith((".py", ".mako")) and not text.startswith(
+            "#!/usr/bin/python3 -B\n"
+        ):
             assert "\n\n\n" not in text, f"double blank line in {name}"
 
 

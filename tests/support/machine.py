@@ -21,6 +21,7 @@ from support.commands import ok, run
 # What the emitted README installs, and what the tests need besides.
 README_PACKAGES = [
     "python3-venv", "nginx", "git", "curl", "certbot", "postgresql", "libnss-systemd",
+    "restic",
 ]  # fmt: skip
 BASE_PACKAGES = [
     "ca-certificates", "dbus", "iproute2", "openssl", "pebble", "sudo",
