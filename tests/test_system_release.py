@@ -279,7 +279,7 @@ def test_killed_release_is_cleaned_up_by_the_next(online, service, moment):
             else:
                 pytest.fail(f"no step {step}")
             time.sleep(delay)
-            online.machine.run(f"pkill -KILL -f {NEXT}/deploy/release")
+            assert online.machine.kill(f"/usr/bin/python3 -B {NEXT}/deploy/release")
         time.sleep(1)
         released(online, service)
     assert load.failed == []
