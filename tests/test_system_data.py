@@ -844,7 +844,7 @@ def test_backups_are_copied_elsewhere(keeper):
 
 @on_one_machine({"site": [(POSTGRESQL[1],)]})
 def test_backup_is_restored_on_another_machine(keeper, tmp_path_factory):
-    """As deploy/README.md says: release the site there first."""
+    """On which the site was deployed by hand before, with the commands of deploy/README.md."""
     keeper.machine.ok(f"{keeper.checkout}/deploy/backup")
     backup = keeper.backups()[-1]
     code_name = keeper.machine.ok(". /etc/os-release; echo $VERSION_CODENAME").strip()
@@ -854,9 +854,9 @@ def test_backup_is_restored_on_another_machine(keeper, tmp_path_factory):
     ok("git", "clone", "--quiet", "--bare", keeper.folder, root / f"srv/git/{keeper.site}.git")
     machine = Machine(root, [domain(keeper.site)])
     try:
-        put_online(machine, {keeper.site: keeper.online.projects[keeper.site]}, by_hand=False)
+        put_online(machine, {keeper.site: keeper.online.projects[keeper.site]}, by_hand=True)
         shutil.copy(keeper.machine.path(backup), root / "root/backup.tar.gz")
-        second = Online(machine, keeper.online.projects, by_hand=False)
+        second = Online(machine, keeper.online.projects, by_hand=True)
         machine.ok(f"/opt/{keeper.site}/deploy/backup --restore /root/backup.tar.gz")
         assert second.status(keeper.site, "/healthz") == "200"
         assert Writing(second, keeper.site).names() == keeper.names()

@@ -1,0 +1,138 @@
+"""What deploy/backup, the trial and a release do with files, without a server."""
+
+import contextlib
+import importlib.machinery
+import importlib.util
+import sqlite3
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from support.commands import commit
+from support.project import FEW_STACKS
+
+pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
+SCRIPTS = ("server", "data", "trial")
+
+
+@pytest.fixture
+def script(project: Path, monkeypatch):
+    """Returns a module of deploy/, or one of its scripts."""
+    monkeypatch.syspath_prepend(str(project / "deploy"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def load(name: str) -> ModuleType:
+        loader = importlib.machinery.SourceFileLoader(name, f"{project}/deploy/{name}")
+        spec = importlib.util.spec_from_loader(name, loader)
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+        return module
+
+    yield load
+    for name in SCRIPTS:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def data(script) -> ModuleType:
+    """The module deploy/data.py."""
+    return script("data.py")
+
+
+def test_seven_days_four_weeks_and_three_releases_are_kept(script):
+    """Of two backups a day for 60 days, and five before releases."""
+    expired = script("backup").expired
+    start = datetime(2026, 1, 1, 3, 0, 0)  # a Thursday
+    times = [start + timedelta(hours=12 * n) for n in range(120)]
+    daily = [Path(f"my-app-{time:%Y%m%d-%H%M%S}-daily.tar.gz") for time in times]
+    releases = [Path(f"my-app-{time:%Y%m%d-%H%M%S}-release.tar.gz") for time in times[50:55]]
+    backups = sorted(daily + releases)
+    kept = [path for path in backups if path not in expired(backups)]
+    assert [path for path in kept if path in releases] == releases[-3:]
+    days = [path.name[7:15] for path in kept if path in daily]
+    # The last seven days, and the newest of each week: Sundays, except of this week.
+    assert days == ["20260208", "20260215", "20260222", *(f"202602{n}" for n in range(23, 29)),
+                    "20260301"]  # fmt: skip
+    assert all(path.name[16:18] == "15" for path in kept if path in daily)  # the newest
+    assert expired(kept) == []
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """What an app has written: a database in use, files, and links."""
+    state = tmp_path / "state"
+    (state / "uploads").mkdir(parents=True)
+    (state / "uploads/large").write_bytes(b"x" * 3000)
+    (state / "uploads/small").write_bytes(b"y" * 1000)
+    (state / "latest").symlink_to("uploads/small")
+    (state / "shadow").symlink_to("/etc/shadow")
+    (state / "gone").symlink_to("/nowhere")
+    with contextlib.closing(sqlite3.connect(state / "app.db")) as database, database:
+        database.execute("CREATE TABLE numbers (number)")
+        database.execute("INSERT INTO numbers VALUES (1)")
+    return state
+
+
+def test_database_is_copied_without_a_transaction_in_progress(data, state, tmp_path):
+    """Even if its pages are in the file already. The journal is not copied."""
+    with contextlib.closing(sqlite3.connect(state / "app.db")) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("INSERT INTO numbers VALUES (2)")
+        writer.commit()
+        writer.execute("INSERT INTO numbers VALUES (3)")
+        assert (state / "app.db-wal").exists()
+        assert data.copy_files(state, tmp_path / "copy") == []
+    assert not (tmp_path / "copy/app.db-wal").exists()
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy/app.db")) as copy:
+        assert copy.execute("SELECT number FROM numbers").fetchall() == [(1,), (2,)]
+
+
+def test_links_are_copied_as_links(data, state, tmp_path):
+    """Not what they lead to: the app could make root copy a file that it may not read."""
+    data.copy_files(state, tmp_path / "copy")
+    for name, target in {
+        "latest": "uploads/small",
+        "shadow": "/etc/shadow",
+        "gone": "/nowhere",
+    }.items():
+        assert (tmp_path / "copy" / name).readlink() == Path(target)
+
+
+def test_large_files_are_left_out_of_a_trial(data, state, tmp_path):
+    left_out = data.copy_files(state, tmp_path / "copy", limit=2000)
+    assert left_out == [f"{state}/uploads/large (0 MB)"]
+    assert (tmp_path / "copy/uploads/small").read_bytes() == b"y" * 1000
+    assert (tmp_path / "copy/app.db").exists()
+
+
+def test_copy_that_does_not_fit_is_not_begun(data, state, tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=5000)  # less than the database and the files need
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(Exception, match="No space left on device"):
+        data.copy_files(state, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_damaged_database_is_not_copied(data, state, tmp_path):
+    content = bytearray((state / "app.db").read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    (state / "app.db").write_bytes(content)
+    with pytest.raises(Exception, match="app.db"):
+        data.copy_files(state, tmp_path / "copy")
+
+
+def test_data_in_git_are_part_of_a_release(script, project, tmp_path, monkeypatch):
+    """A directory data/ that the owner had before it became that of the app."""
+    release = script("release")
+    monkeypatch.setattr(release, "SOURCE", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/countries.json").write_text("[]\n")
+    assert not release.is_tracked("data")  # not a repository
+    (tmp_path / ".gitignore").write_text("/data/\n")
+    commit(tmp_path)
+    assert not release.is_tracked("data")
+    (tmp_path / ".gitignore").write_text("\n")
+    commit(tmp_path)
+    assert release.is_tracked("data")
