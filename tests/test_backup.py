@@ -110,7 +110,7 @@ def test_large_files_are_left_out_of_a_trial(data, state, tmp_path):
 def test_copy_that_does_not_fit_is_not_begun(data, state, tmp_path, monkeypatch):
     usage = SimpleNamespace(free=5000)  # less than the database and the files need
     monkeypatch.setattr(data.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(Exception, match="No space left on device"):
+    with pytest.raises(data.Failure, match="No space left on device"):
         data.copy_files(state, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
@@ -119,7 +119,7 @@ def test_damaged_database_is_not_copied(data, state, tmp_path):
     content = bytearray((state / "app.db").read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     (state / "app.db").write_bytes(content)
-    with pytest.raises(Exception, match="app.db"):
+    with pytest.raises(data.Failure, match=r"app[.]db"):
         data.copy_files(state, tmp_path / "copy")
 
 

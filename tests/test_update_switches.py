@@ -1,4 +1,4 @@
-"""`copier update` to another framework or server, of untouched and of edited projects."""
+"""`copier update` to another framework, server or database, of untouched and edited projects."""
 
 import itertools
 import re
@@ -8,7 +8,16 @@ import pytest
 import yaml
 from support.commands import commit, ok
 from support.owner import ICON
-from support.project import ANSWERS_FILE, PAIRS, Pair, append, section
+from support.project import (
+    ANSWERS_FILE,
+    DATABASES,
+    PAIRS,
+    Pair,
+    append,
+    emit,
+    lock_command,
+    section,
+)
 from support.update import (
     ANSWERS,
     LATEST,
@@ -50,6 +59,65 @@ def test_switch_of_an_edited_project_loses_no_line(one, other, aged_project, tmp
         assert (project / name).read_bytes() == (year / name).read_bytes(), name
     met = edits.keys() if one.framework != other.framework else {"requirements.lock"}
     assert conflicts(project) <= met
+
+
+@pytest.mark.slow
+@pytest.mark.first_pairs
+def test_switch_of_the_database_is_a_new_project(pair, history, tmp_path):
+    """From each to each other one."""
+    fresh = {
+        database: emit(
+            history, tmp_path / database, LATEST, **ANSWERS, **pair._asdict(), database=database
+        )
+        for database in DATABASES
+    }
+    project = start(history, tmp_path / "my-app", pair, LATEST)
+    for database in ("sqlite", "postgresql", "none", "postgresql", "sqlite", "none"):
+        update(project, database=database)
+        assert_same(project, fresh[database])
+        commit(project)
+
+
+MODEL = """
+
+class Reader(Base):
+    __tablename__ = "readers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+
+
+def regenerate_lock(project):
+    """Do what the guide says about a conflict in the lock."""
+    lock = project / "requirements.lock"
+    lock.unlink()
+    ok("bash", "-euc", lock_command(project), cwd=project)
+
+
+@pytest.mark.slow
+@pytest.mark.first_pairs
+@pytest.mark.parametrize("later", ["postgresql", "none"])
+def test_switch_of_the_database_of_an_edited_project_loses_no_line(
+    pair, aged_project, tmp_path, later
+):
+    """To SQLite and, with a table of the owner's, on. The only conflict is the lock's."""
+    untouched, year = aged_project(pair, LATEST)
+    project = shutil.copytree(year, tmp_path / "my-app")
+    own = {name: text for name, text in added(untouched, year).items() if text}
+    own.pop("requirements.lock")
+    for database in ("sqlite", later):
+        update(project, database=database)
+        assert conflicts(project) <= {"requirements.lock"}
+        regenerate_lock(project)
+        for name, text in own.items():
+            assert [line for line in text if line not in lines(project / name)] == [], name
+        if database == "sqlite":
+            append(project / "app/models.py", MODEL)
+            migration = project / "migrations/versions/0002_readers.py"
+            migration.write_text("# The owner's migration.\n")
+            own["app/models.py"] = MODEL.splitlines()
+            own["migrations/versions/0002_readers.py"] = [migration.read_text().strip()]
+        commit(project)
 
 
 @pytest.mark.slow
