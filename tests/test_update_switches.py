@@ -21,6 +21,7 @@ from support.project import (
 from support.update import (
     ANSWERS,
     LATEST,
+    MARKERS,
     OWN_TEXT,
     added,
     assert_same,
@@ -87,6 +88,13 @@ class Reader(Base):
 """
 
 
+def keep_both(project):
+    """Resolve conflicts with the lines of both sides."""
+    for name in conflicts(project):
+        kept = [line for line in lines(project / name) if not line.startswith(MARKERS)]
+        (project / name).write_text("\n".join([*kept, ""]))
+
+
 def regenerate_lock(project):
     """Do what the guide says about a conflict in the lock."""
     lock = project / "requirements.lock"
@@ -96,18 +104,25 @@ def regenerate_lock(project):
 
 @pytest.mark.slow
 @pytest.mark.first_pairs
-@pytest.mark.parametrize("later", ["postgresql", "none"])
 def test_switch_of_the_database_of_an_edited_project_loses_no_line(
-    pair, aged_project, tmp_path, later
+    pair, aged_project, tmp_path
 ):
-    """To SQLite and, with a table of the owner's, on. The only conflict is the lock's."""
+    """To SQLite and, with a table of the owner's, to PostgreSQL.
+
+    Adding a database adds imports and fixtures next to lines that the owner has changed:
+    there are conflicts, which show both. A change of the database has none but the lock's.
+    """
     untouched, year = aged_project(pair, LATEST)
     project = shutil.copytree(year, tmp_path / "my-app")
     own = {name: text for name, text in added(untouched, year).items() if text}
     own.pop("requirements.lock")
-    for database in ("sqlite", later):
+    for database, nearby in {
+        "sqlite": {"README.md", "app/routes.py", "tests/conftest.py"},
+        "postgresql": set(),
+    }.items():
         update(project, database=database)
-        assert conflicts(project) <= {"requirements.lock"}
+        assert conflicts(project) <= nearby | {"requirements.lock"}
+        keep_both(project)
         regenerate_lock(project)
         for name, text in own.items():
             assert [line for line in text if line not in lines(project / name)] == [], name
