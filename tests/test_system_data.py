@@ -245,6 +245,39 @@ def test_sites_run_on_the_databases_of_their_answers(keeping, keepers):
     assert keeping.machine.run("setpriv --reuid=nobody ls /var/lib/private").returncode != 0
 
 
+@on_one_machine({"site": [(site,) for site in FEW]})
+def test_one_off_command_runs_as_the_app(keeper):
+    """With its user, settings, packages and data, in its sandbox; nothing else is writable."""
+    run = f"/opt/{keeper.site}/deploy/run"
+    assert keeper.machine.ok(f"{run} id -un") == f"{keeper.site}\n"
+    assert keeper.machine.ok(f"{run} printenv APP_ENV") == "production\n"
+    settings = keeper.machine.ok(f"cat /etc/{keeper.site}.env")
+    assert keeper.machine.ok(f"{run} printenv SECRET_KEY").strip() in settings
+    program = "import os, sys, app.main; print(os.environ['STATE_DIRECTORY'], sys.prefix)"
+    places = f"/var/lib/{keeper.site} /opt/{keeper.site}/.venv\n"
+    assert keeper.machine.ok(f'{run} python -c "{program}"') == places
+    assert keeper.machine.ok(f"echo typed | {run} cat") == "typed\n"
+    assert keeper.machine.run(f"{run} sh -c 'exit 3'").returncode == 3
+    assert keeper.machine.run(f"{run} cat /etc/{keeper.site}.env").returncode
+    for place in ("/opt", "/etc", "/root", "/var/backups"):
+        assert keeper.machine.run(f"{run} touch {place}/made").returncode, place
+    keeper.machine.ok(f"{run} sh -c 'touch $STATE_DIRECTORY/made'")
+    owner = f"stat -c %U /var/lib/{keeper.site}/made /var/lib/{keeper.site}/app.db"
+    assert keeper.machine.ok(owner).split() == [keeper.site] * 2
+    keeper.machine.ok(f"rm /var/lib/{keeper.site}/made")
+    done = keeper.machine.run(f"setpriv --reuid=nobody {run} id")
+    assert (done.returncode, "sudo deploy/run" in done.stdout) == (1, True)
+    assert keeper.status() == "200"
+
+
+@on_one_machine({"site": [(FEW[0],)]})
+def test_one_off_command_of_the_framework(keeper):
+    """Flask's shell, as deploy/README.md shows it."""
+    script = "from app.models import Greeting; print(Greeting.__tablename__)"
+    shell = f"/opt/{keeper.site}/deploy/run flask shell"
+    assert "greetings" in keeper.machine.ok(f"echo '{script}' | {shell}")
+
+
 def release_in_a_row(keeper: Keeper, count: int) -> Writing:
     """Release under load: a column is added, then deleted, then the next is added."""
     with keeper.writing() as writing:
