@@ -22,6 +22,7 @@ from bench import (
     TUTORIALS,
     Case,
     Setup,
+    Site,
     isolate,
     load,
     machine,
@@ -35,6 +36,7 @@ from bench import (
 # isort: split
 from support.database import NEWER_SQLITE, USE_NEWER_SQLITE, Database
 from support.project import FIRST_PAIRS, add_routes, append, edit, emit, make_release
+from support.serve import http_client
 
 ROWS = 5000
 CASES = {
@@ -153,6 +155,27 @@ def newer_sqlite(setups: list[Setup]) -> str:
     return ok(python, "-c", "import pysqlite3; print(pysqlite3.sqlite_version)").strip()
 
 
+def compare(sites: dict[Setup, Site]) -> None:
+    """Check that all set-ups with rows respond alike. Raises RuntimeError otherwise."""
+    for case in ("read", "list", "write"):
+        found = {
+            setup.name: respond(site, case)
+            for setup, site in sites.items()
+            if case in way_of(setup).cases()
+        }
+        if len(set(found.values())) > 1:
+            raise RuntimeError(f"{case}: responses differ: {found}")
+
+
+def respond(site: Site, case: str) -> str:
+    """Return what matters of a site's response to a case."""
+    with http_client(site.port) as client:
+        if case == "write":
+            response = client.post("/hello/", data={"name": "Visitor"})
+            return f"{response.status_code} {response.headers['Location']}"
+        return json.dumps(client.get(CASES[case].paths[0]).json(), sort_keys=True)
+
+
 def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dict:
     """Return all samples, as set-up -> case -> figure -> one value for each round."""
     samples = {setup.name: defaultdict(lambda: defaultdict(list)) for setup in setups}
@@ -161,6 +184,7 @@ def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dic
             setup: stack.enter_context(online(setup, folder / f"online-{setup.name}"))
             for setup in setups
         }
+        compare(sites)
         time.sleep(5)  # until all workers have started
         for number in range(rounds):
             for case, requests in CASES.items():
