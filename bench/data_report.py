@@ -25,7 +25,11 @@ FIGURES = ("cpu_us", "rps", "p99_ms")
 
 
 class Target(NamedTuple):
-    """The limits of a case's ratios: CPU time and p99 at most, requests per second at least."""
+    """The limits of a case's ratios: CPU time and p99 at most, requests per second at least.
+
+    They are what the emitted sites reach, with room for noise. Flask's tutorial has no ORM, and
+    so uses less CPU time to read.
+    """
 
     cpu_us: float
     p99_ms: float
@@ -33,30 +37,30 @@ class Target(NamedTuple):
 
 
 # On the page, a database must cost no more than noise.
-FREE = Target(cpu_us=1.3, p99_ms=3.0, rps=0.75)
+FREE = Target(cpu_us=1.1, p99_ms=2.0, rps=0.9)
 TARGETS = {
     "flask-sqlite": {
-        "read": Target(cpu_us=1.5, p99_ms=4.0, rps=0.6),
-        "list": Target(cpu_us=1.7, p99_ms=5.0, rps=0.5),
-        "write": Target(cpu_us=1.7, p99_ms=2.0, rps=0.7),
+        "read": Target(cpu_us=1.4, p99_ms=6.0, rps=0.6),
+        "list": Target(cpu_us=1.6, p99_ms=4.0, rps=0.5),
+        "write": Target(cpu_us=1.6, p99_ms=3.0, rps=0.7),
         "page": FREE,
     },
     "flask-wal": {
-        "read": Target(cpu_us=1.5, p99_ms=4.0, rps=0.6),
-        "list": Target(cpu_us=1.7, p99_ms=5.0, rps=0.5),
-        "write": Target(cpu_us=1.0, p99_ms=1.0, rps=2.0),
+        "read": Target(cpu_us=1.4, p99_ms=6.0, rps=0.6),
+        "list": Target(cpu_us=1.6, p99_ms=4.0, rps=0.5),
+        "write": Target(cpu_us=1.0, p99_ms=2.0, rps=2.0),
         "page": FREE,
     },
     "fastapi-sqlite": {
-        "read": Target(cpu_us=0.8, p99_ms=2.0, rps=1.2),
-        "list": Target(cpu_us=1.0, p99_ms=5.0, rps=0.8),
+        "read": Target(cpu_us=0.75, p99_ms=2.0, rps=1.0),
+        "list": Target(cpu_us=0.9, p99_ms=4.0, rps=1.0),
         "write": Target(cpu_us=1.0, p99_ms=1.5, rps=0.7),
         "page": FREE,
     },
     "fastapi-wal": {
-        "read": Target(cpu_us=0.8, p99_ms=2.0, rps=1.2),
-        "list": Target(cpu_us=1.0, p99_ms=5.0, rps=0.8),
-        "write": Target(cpu_us=0.7, p99_ms=1.2, rps=2.0),
+        "read": Target(cpu_us=0.75, p99_ms=2.0, rps=1.0),
+        "list": Target(cpu_us=0.9, p99_ms=4.0, rps=1.0),
+        "write": Target(cpu_us=0.65, p99_ms=1.0, rps=2.0),
         "page": FREE,
     },
 }
