@@ -54,7 +54,7 @@ class Results:
         results = json.loads(path.read_text())
         self.machine = results["machine"]
         self.rounds, self.seconds = results["rounds"], results["seconds"]
-        self.samples, self.commands = results["samples"], results["commands"]
+        self.samples, self.commands = results["samples"], results.get("commands", {})
 
     def median(self, setup: str, case: str, figure: str) -> float:
         """Return the median over the rounds."""
@@ -192,13 +192,13 @@ def plot(results: Results) -> str:
     return environment.get_template("plot.svg.jinja").render(groups=groups)
 
 
-def replace_part(path: Path, text: str) -> None:
+def replace_part(path: Path, text: str, name: str = "bench") -> None:
     """Replace the text between the two marks in a file. Exit if they are missing."""
     old = path.read_text(encoding="utf-8")
-    marks = r"(<!-- bench: .*? -->\n).*?(<!-- end of bench -->)"
+    marks = rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)"
     new, count = re.subn(marks, lambda m: f"{m[1]}\n{text}\n\n{m[2]}", old, flags=re.DOTALL)
     if count != 1:
-        sys.exit(f"{path} has no marks <!-- bench: ... --> and <!-- end of bench -->")
+        sys.exit(f"{path} has no marks <!-- {name}: ... --> and <!-- end of {name} -->")
     path.write_text(new, encoding="utf-8")
 
 

@@ -1,17 +1,30 @@
--- Request the paths after wrk's own arguments in turn, and end with a line of JSON.
+-- Request the arguments after wrk's own in turn, and end with a line of JSON.
+--
+-- An argument is a path, or "POST" and a path: then a form with a new name is sent to it.
 
 local requests = {}
 local turn = 0
+local form = {["Content-Type"] = "application/x-www-form-urlencoded"}
+local names = 0
+
+local function post(path)
+    return function()
+        names = names + 1
+        return wrk.format("POST", path, form, string.format("name=Visitor+%d", names))
+    end
+end
 
 function init(arguments)
-    for number, path in ipairs(arguments) do
-        requests[number] = wrk.format("GET", path)
+    for number, argument in ipairs(arguments) do
+        local path = argument:match("^POST (.+)")
+        requests[number] = path and post(path) or wrk.format("GET", argument)
     end
 end
 
 function request()
     turn = turn % #requests + 1
-    return requests[turn]
+    local found = requests[turn]
+    return type(found) == "function" and found() or found
 end
 
 function done(summary, latency)
