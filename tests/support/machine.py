@@ -129,6 +129,14 @@ def stock(root: Path, locks: list[Path]) -> None:
     (root / "etc/pip.conf").chmod(0o644)
 
 
+def processes() -> Iterator[tuple[int, str]]:
+    """Yield the id and the command of each process of this host."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ")
+            yield int(path.name), command.decode(errors="replace")
+
+
 class Machine:
     """A booted copy of a root file system.
 
@@ -277,22 +285,36 @@ class Machine:
 
         What they have written is there afterwards: only the host's kernel could lose it.
         """
-        os.kill(int(self.leader), signal.SIGKILL)  # the kernel ends the others with it
-        self.process.wait(30)
+        # None may notice that another has ended: so they all stop first.
+        self._signal(signal.SIGSTOP)
+        self._signal(signal.SIGKILL)
+        os.kill(int(self.leader), signal.SIGKILL)
+        # nsenter, outside, stops when its child does, and then would not reap it.
+        end = time.monotonic() + 30
+        while self.process.poll() is None:
+            assert time.monotonic() < end, "the machine does not end"
+            for process, command in processes():
+                if command.startswith(f"nsenter --target={self.leader} "):
+                    os.kill(process, signal.SIGCONT)
+            time.sleep(0.1)
 
     def kill(self, command: str) -> int:
         """End the processes inside whose command begins so, without a warning.
 
         Return how many there were. The machine need not have a program for this.
         """
-        namespace, killed = Path(f"/proc/{self.leader}/ns/pid").readlink(), 0
-        for path in Path("/proc").glob("[0-9]*"):
+        return self._signal(signal.SIGKILL, command)
+
+    def _signal(self, number: int, start: str = "") -> int:
+        """Send a signal to processes inside, but not to pid 1. Return to how many."""
+        namespace, count = Path(f"/proc/{self.leader}/ns/pid").readlink(), 0
+        for process, command in processes():
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if line.startswith(command) and (path / "ns/pid").readlink() == namespace:
-                    os.kill(int(path.name), signal.SIGKILL)
-                    killed += 1
-        return killed
+                inside = Path(f"/proc/{process}/ns/pid").readlink() == namespace
+                if inside and command.startswith(start) and str(process) != self.leader:
+                    os.kill(process, number)
+                    count += 1
+        return count
 
     def stop(self) -> None:
         """Shut it down."""
