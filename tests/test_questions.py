@@ -223,7 +223,7 @@ def test_names_without_ascii_letters_do_not_clash(release, tmp_path):
     units = set()
     for number, name in enumerate(["我的应用", "我的网站", "1", "2"]):
         path = emit(release, tmp_path / str(number), project_name=name)
-        units |= {unit.name for unit in path.glob("deploy/*.service")}
+        units |= {unit.name for unit in path.glob("deploy/*.socket")}
     assert len(units) == 4
 
 
