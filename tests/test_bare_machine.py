@@ -11,7 +11,7 @@ import pexpect
 import pytest
 from support.commands import ok, skip_or_fail, tool
 from support.machine import CACHE, certificate_options, pip_folders
-from support.project import ROOT
+from support.project import ASKED, ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_both_commands_of_the_readme_succeed(machine):
     first = pexpect.spawn(
         machine[0], [*machine[1:], command("Start a project")], encoding="utf-8", timeout=300
     )
-    for _ in range(5):
+    for _ in ASKED:
         first.expect_exact("🎤")
         time.sleep(0.5)
         first.send("\r")
