@@ -95,7 +95,7 @@ def test_fault_of_the_database_is_reported_and_its_fix_works(keeping, site, faul
 def test_database_of_a_newer_release_is_no_failure(keeping):
     """After a rollback. The app checks that it can use the database."""
     site = "fastapi-uvicorn-postgresql"
-    psql = f"sudo -u postgres psql -qAtd {site} -c"
+    psql = f"cd /; sudo -u postgres psql -qAtd {site} -c"
     old = keeping.machine.ok(f"{psql} 'select version_num from alembic_version'").strip()
     change = psql + " \"update alembic_version set version_num = '{}'\""
     try:

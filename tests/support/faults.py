@@ -448,7 +448,7 @@ FAULTS = [
 ]
 
 MIGRATION = """revision = "planted"
-down_revision = "0001"
+down_revision = "HEAD"
 
 
 def upgrade():
@@ -473,7 +473,8 @@ DATA_FAULTS = {
     "flask-gunicorn-sqlite": [
         Fault(
             "migrations-pending",
-            f"printf %s {shlex.quote(MIGRATION)} > {VERSION}",
+            f"head=$({RUN} heads | cut -d' ' -f1);"
+            f' printf %s {shlex.quote(MIGRATION)} | sed "s/HEAD/$head/" > {VERSION}',
             ["migrations are pending"],
             "deploy/run alembic upgrade head",
             f"{RUN} downgrade -1; rm {VERSION}; systemctl restart $SITE",
