@@ -25,6 +25,7 @@ from support.project import (
     FIRST_PAIRS,
     MACHINES,
     PAIRS,
+    QUICK_STACKS,
     Installed,
     Pair,
     Stack,
@@ -56,10 +57,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if item.get_closest_marker("slow"):
         pytest.skip("slow: runs with CI=true in the environment")
-    if item.get_closest_marker("slow_pairs"):
-        framework, server, *_ = item.callspec.params["pair"]
-        if (framework, server) not in FIRST_PAIRS:
-            pytest.skip("slow: runs for this pair with CI=true in the environment")
+    pair = item.callspec.params.get("pair") if hasattr(item, "callspec") else None
+    if isinstance(pair, Stack) and pair not in QUICK_STACKS:
+        pytest.skip("slow: runs for this stack with CI=true in the environment")
+    if item.get_closest_marker("slow_pairs") and pair not in [*FIRST_PAIRS, *QUICK_STACKS]:
+        pytest.skip("slow: runs for this pair with CI=true in the environment")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

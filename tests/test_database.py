@@ -14,12 +14,10 @@ from urllib.parse import urlencode
 import pytest
 from support.commands import free_port, ok, run, skip_or_fail
 from support.database import NEWER_SQLITE, USE_NEWER_SQLITE, Database
-from support.project import FEW_STACKS, SQLITE_STACKS, add_routes, edit
+from support.project import FEW_STACKS, QUICK_STACKS, SQLITE_STACKS, add_routes, edit
 from support.serve import http_client, serving
 
 pytestmark = pytest.mark.pairs(FEW_STACKS)
-# The code below is the same for both frameworks: one with each database.
-ONE_OF_EACH = [FEW_STACKS[0], FEW_STACKS[-1]]
 
 MIGRATION = """
 import sqlalchemy as sa
@@ -80,7 +78,7 @@ def test_own_tests_say_what_is_missing(own, tmp_path):
         assert hint in done.stdout
 
 
-@pytest.mark.pairs(ONE_OF_EACH)
+@pytest.mark.pairs(QUICK_STACKS)
 def test_changed_model_is_found_and_the_command_fixes_it(own, database, databases):
     """By the app when it starts, and by the project's own tests."""
     column = "    country: Mapped[str | None] = mapped_column(String(2))\n"
@@ -109,7 +107,7 @@ HALF = """op.add_column("greetings", sa.Column("country", sa.Text()))
     raise ValueError("in its middle")"""
 
 
-@pytest.mark.pairs(ONE_OF_EACH)
+@pytest.mark.pairs(QUICK_STACKS)
 def test_migration_that_fails_changes_nothing(own, database):
     """Nor do those before it that ran at the same time."""
     database.query("INSERT INTO greetings (name) VALUES ('Ada'), ('Bob')")
@@ -137,7 +135,7 @@ RENAMED = """with op.batch_alter_table("greetings") as batch:
         batch.alter_column("name", type_=sa.Text(), nullable=True)"""
 
 
-@pytest.mark.pairs(ONE_OF_EACH)
+@pytest.mark.pairs(QUICK_STACKS)
 def test_migration_of_a_table_keeps_the_rows_that_refer_to_it(own, database):
     migrate(own, PARENTS)
     migrate(own, RENAMED, "0003", "0002")
@@ -146,7 +144,7 @@ def test_migration_of_a_table_keeps_the_rows_that_refer_to_it(own, database):
     assert database.query("SELECT greeting FROM visits") == ["1"]
 
 
-@pytest.mark.pairs(ONE_OF_EACH[:1])
+@pytest.mark.pairs(QUICK_STACKS[:1])
 def test_migration_that_breaks_a_foreign_key_is_refused(own, database):
     """SQLite does not check them while a migration may copy tables."""
     migrate(own, PARENTS)
@@ -160,7 +158,7 @@ def test_migration_that_breaks_a_foreign_key_is_refused(own, database):
 # What the app starts on.
 
 
-@pytest.mark.pairs(ONE_OF_EACH)
+@pytest.mark.pairs(QUICK_STACKS)
 def test_app_starts_once_the_tables_are_created(own, databases):
     database = databases.create()
     assert refusal(own, database).endswith(" Run: alembic upgrade head")
@@ -169,7 +167,7 @@ def test_app_starts_once_the_tables_are_created(own, databases):
     assert start(own, database).returncode == 0
 
 
-@pytest.mark.pairs(ONE_OF_EACH)
+@pytest.mark.pairs(QUICK_STACKS)
 def test_app_does_not_start_on_older_tables(own, database):
     migrate(own, "pass")
     assert refusal(own, database).endswith(
@@ -241,7 +239,7 @@ def outcomes(installed, databases, migrated) -> dict[str, tuple[Database, str | 
     return dict(zip(changed, zip(changed.values(), errors, strict=True), strict=True))
 
 
-@pytest.mark.pairs(ONE_OF_EACH)
+@pytest.mark.pairs(QUICK_STACKS)
 @pytest.mark.parametrize("added", ADDED)
 def test_older_code_runs_on_tables_that_were_added_to(outcomes, added):
     """It stores a row as well: a rollback keeps the schema."""
@@ -250,7 +248,7 @@ def test_older_code_runs_on_tables_that_were_added_to(outcomes, added):
     assert database.names() == ["Ada"]
 
 
-@pytest.mark.pairs(ONE_OF_EACH)
+@pytest.mark.pairs(QUICK_STACKS)
 @pytest.mark.parametrize("reason", CHANGED)
 def test_older_code_does_not_start_on_changed_tables(outcomes, reason):
     _, error = outcomes[reason]
@@ -377,6 +375,7 @@ for number in range(60):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.pairs(SQLITE_STACKS[:1])
 def test_processes_that_write_at_once_lose_no_row(own, database, sqlite):
     arguments = ("python", "-c", sqlite + WRITE)

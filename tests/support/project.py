@@ -122,6 +122,8 @@ FEW_STACKS = [
     Stack("flask", "waitress", "postgresql"),
     Stack("fastapi", "gunicorn", "postgresql"),
 ]
+# Of these, one of each framework and of each database: for the quick tests.
+QUICK_STACKS = [FEW_STACKS[0], FEW_STACKS[-1]]
 # Emitted programs in Python whose names do not say so.
 SCRIPTS = [f"deploy/{name}" for name in ("backup", "doctor", "notify", "release", "run")]
 # The Debian releases that sites are deployed on, by their code names: 12 and 13.
