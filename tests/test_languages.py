@@ -47,7 +47,7 @@ PROSE = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
 # Lines that look like a sentence, but are code, commands or messages of other programs.
 NO_PROSE = re.compile(
     r"systemctl|systemd-analyze|apt |certbot |git |pip |uv |sudo |python3 |curl |nft |"
-    r"alembic current|\"alembic upgrade head\"|not on all head|server running locally|"
+    r"alembic (current|upgrade head)|not on all head|server running locally|"
     r"flock |[.]lock |No space left|default server\"|conflicting server name|most recent call|/etc/nginx"
 )
 
