@@ -70,6 +70,7 @@ def test_own_tests_pass(own, databases):
     assert not list((own / "data").glob("*"))  # the developer's
 
 
+@pytest.mark.slow
 @pytest.mark.pairs(FEW_STACKS[-1:])
 def test_own_tests_say_what_is_missing(own, tmp_path):
     done = own_tests(own, Database(f"postgresql:///site?host={tmp_path}"))
@@ -158,6 +159,7 @@ def test_migration_that_breaks_a_foreign_key_is_refused(own, database):
 # What the app starts on.
 
 
+@pytest.mark.slow
 @pytest.mark.pairs(QUICK_STACKS)
 def test_app_starts_once_the_tables_are_created(own, databases):
     database = databases.create()
@@ -239,6 +241,7 @@ def outcomes(installed, databases, migrated) -> dict[str, tuple[Database, str | 
     return dict(zip(changed, zip(changed.values(), errors, strict=True), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.pairs(QUICK_STACKS)
 @pytest.mark.parametrize("added", ADDED)
 def test_older_code_runs_on_tables_that_were_added_to(outcomes, added):
@@ -271,6 +274,7 @@ def assert_hidden(project: Path, url: str) -> None:
     assert PASSWORD not in migration.stdout + app.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.pairs(FEW_STACKS[:1])
 @pytest.mark.parametrize(
     "url",
@@ -285,6 +289,7 @@ def test_wrong_url_is_refused_without_the_password(own, url):
     assert_hidden(own, url)
 
 
+@pytest.mark.slow
 @pytest.mark.pairs(FEW_STACKS[-1:])
 @pytest.mark.parametrize(
     "url",
@@ -345,6 +350,7 @@ def test_connections_of_sqlite_are_set_up(own, database, sqlite):
     assert not sqlite or tuple(map(int, version.split("."))) >= (3, 51, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.pairs(SQLITE_STACKS[:1])
 def test_own_tests_pass_with_a_newer_sqlite(own, database, sqlite):
     if sqlite:
