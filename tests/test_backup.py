@@ -136,3 +136,23 @@ def test_data_in_git_are_part_of_a_release(script, project, tmp_path, monkeypatc
     (tmp_path / ".gitignore").write_text("\n")
     commit(tmp_path)
     assert release.is_tracked("data")
+
+
+def test_written_file_is_whole_or_as_before(script, tmp_path, monkeypatch):
+    """Also if the script ends before the text is written: an empty note of a restore would
+    take the directory of all data for those to put back."""
+    server, path = script("server.py"), tmp_path / "file"
+    server.write(path, "first", mode=0o600)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("first", 0o600)
+
+    def end(_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.os, "fsync", end)
+        with pytest.raises(KeyboardInterrupt):
+            server.write(path, "second")
+    assert path.read_text() == "first"
+    server.write(path, "third")
+    assert path.read_text() == "third"
+    assert [*tmp_path.iterdir()] == [path]

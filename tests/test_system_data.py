@@ -23,6 +23,7 @@ from support.online import (
     domain,
     edited,
     kill_a_worker,
+    kill_release,
     put_online,
 )
 from support.project import edit, section, shell_blocks
@@ -340,19 +341,6 @@ SLOWLY_ONCE = """slow = os.environ["STATE_DIRECTORY"] + "/slow"
     """
 
 
-def kill_release(keeper: Keeper, step: str, delay: float) -> None:
-    """Kill a release some time after it has begun a step."""
-    command = keeper.machine.command(f"exec {keeper.checkout}/deploy/release")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if line.startswith(f"-- {step}"):
-                break
-        else:
-            pytest.fail(f"no step {step}")
-        time.sleep(delay)
-        assert keeper.machine.kill(f"/usr/bin/python3 -B {keeper.checkout}/deploy/")
-
-
 @on_one_machine(
     {
         "site step delay": [
@@ -364,7 +352,7 @@ def test_killed_release_with_a_migration_loses_nothing(keeper, step, delay):
     """And the next one completes it."""
     keeper.add_column(f"killed_{keeper.revision}", SLOWLY.format(2))
     with keeper.writing() as writing:
-        kill_release(keeper, step, delay)
+        kill_release(keeper.machine, f"{keeper.checkout}/deploy", step, delay)
         time.sleep(1)
         keeper.released()
     assert writing.failed == []
@@ -903,24 +891,23 @@ def test_machine_that_is_cut_off_loses_nothing(keeping, keepers):
     """Two of the sites are migrated at that moment. Last, because it reboots the machine."""
     migrated = [keepers[FEW[0]], keepers[POSTGRESQL[1]]]
 
-    def begin(keeper: Keeper) -> subprocess.Popen:
+    def begin(keeper: Keeper) -> None:
         keeper.add_column(f"cut_{keeper.revision}", SLOWLY_ONCE)
         command = keeper.machine.command(f"exec {keeper.checkout}/deploy/release")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        stack.callback(process.communicate)
+        stack.callback(process.kill)  # nsenter, outside of the machine
         assert any(line.startswith("-- Switch") for line in process.stdout)
-        return process
 
     with contextlib.ExitStack() as stack:
         for keeper in keepers.values():
             stack.enter_context(keeper.writing("--writers=2", "--pause=0.2"))
-        releases = [begin(keeper) for keeper in migrated]
+        for keeper in migrated:
+            begin(keeper)
         for keeper in migrated:
             slow = f"/var/lib/private/{keeper.site}/slow"
             keeping.machine.wait_until(f"test -e {slow}", 30)
         keeping.machine.cut_off()
-        for process in releases:
-            process.kill()  # nsenter, outside of the machine
-            process.communicate()
     keeping.machine.start()
     for keeper in keepers.values():
         keeper.wait_until_healthy()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import ok
-from support.online import Online, domain
+from support.online import Online, domain, kill_release
 from support.project import FIRST_PAIRS, PAIRS, Pair, in_turn, shell_blocks
 
 pytestmark = pytest.mark.slow
@@ -273,15 +273,7 @@ def test_killed_release_is_cleaned_up_by_the_next(online, service, moment):
     step, delay = KILLED[moment]
     prepare(online, service)
     with online.load(service, "--fresh", "--calm") as load:
-        command = online.machine.command(f"exec {NEXT}/deploy/release")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout:
-                if line.startswith(f"-- {step}"):
-                    break
-            else:
-                pytest.fail(f"no step {step}")
-            time.sleep(delay)
-            assert online.machine.kill(f"/usr/bin/python3 -B {NEXT}/deploy/release")
+        kill_release(online.machine, f"{NEXT}/deploy", step, delay)
         time.sleep(1)
         released(online, service)
     assert load.failed == []

@@ -123,6 +123,15 @@ class Online:
             return dict(zip(pairs, pool.map(act, pairs), strict=True))
 
 
+def kill_release(machine: Machine, folder: str, step: str, delay: float) -> None:
+    """Run a release from a folder of scripts, and kill it some time after it begins a step."""
+    command = machine.command(f"exec {folder}/release")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith(f"-- {step}") for line in process.stdout), f"no {step}"
+        time.sleep(delay)
+        assert machine.kill(f"/usr/bin/python3 -B {folder}/")
+
+
 class Load:
     """A steady load while the block runs; at its end, it has the results of load.py."""
 
