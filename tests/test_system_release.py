@@ -53,7 +53,9 @@ def assert_nothing_is_left(online: Online, service: Pair) -> None:
     assert machine.run(f"systemctl is-active {service}-trial.service").stdout != "active\n"
     for version in releases_of(online, service):
         machine.ok(f"test -f /opt/{service}.versions/{version}/.released")
-    machine.ok(f"diff -r /etc/nginx/{service} /opt/{service}/deploy/nginx/{service}")
+    installed = f"/etc/nginx/{service} /opt/{service}/deploy/nginx/{service}"
+    machine.ok(f"diff -r --exclude=tls.conf {installed}")
+    machine.ok(f"test -s /etc/nginx/{service}/tls.conf")
     for kind in ("service", "socket"):
         unit = f"{service}.{kind}"
         machine.ok(f"diff /etc/systemd/system/{unit} /opt/{service}/deploy/{unit}")

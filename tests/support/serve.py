@@ -171,14 +171,17 @@ class Site(NamedTuple):
     configuration: Path
 
 
-def configure(project: Path, folder: Path, port: int, site: str = "http.conf") -> Path:
+def configure(
+    project: Path, folder: Path, port: int, site: str = "http.conf", other_port: int = 0
+) -> Path:
     """Write the emitted site into `folder`, with the test's own port and paths.
 
-    site: http.conf or https.conf; the port is that of its pages. Returns the path of the
-    nginx.conf that includes it.
+    site: http.conf or https.conf; the port is that of its pages, and `other_port` that of
+    the redirects to them, or the one for HTTPS. Returns the path of the nginx.conf that
+    includes it.
     """
     (folder / "my-app.d").mkdir()
-    http, https = port, free_port()
+    http, https = port, other_port or free_port()
     if site == "https.conf":
         http, https = https, port
         make_certificate(folder)
@@ -191,6 +194,7 @@ def configure(project: Path, folder: Path, port: int, site: str = "http.conf") -
         "/etc/letsencrypt/live/my-app/": f"{folder}/",
         "/run/my-app.sock": f"{folder}/app.sock",
         "/opt/my-app/": f"{project}/",
+        "/var/www/acme": f"{folder}/acme",
     }
     shutil.copytree(project / "deploy/nginx", folder, dirs_exist_ok=True)
     for path in folder.glob("**/*.conf"):
@@ -208,7 +212,8 @@ def configure(project: Path, folder: Path, port: int, site: str = "http.conf") -
         f" error_log {folder}/error.log; events {{}}\n"
         f"http {{ types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}\n"
         f"access_log off; {temporary}\n"
-        f"include {folder}/default*.conf; include {folder}/my-app/{site}; }}\n"
+        f"include {folder}/default*.conf; include {folder}/conf.d/*.conf;"
+        f" include {folder}/my-app/{site}; }}\n"
     )
     return configuration
 
