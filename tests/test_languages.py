@@ -135,6 +135,8 @@ VALUES = {
     "@slug@": "my-app",
     "@domain@": "example.com",
     "@host@": "example.com",
+    "@other@": "www.example.com",
+    "@other_pattern@": r"www\.example\.com",
     "@project_name@": "My App",
     "@project_name_literal@": '"My App"',
     "@project_name_html@": "My App",

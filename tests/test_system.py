@@ -99,20 +99,33 @@ def test_tls_is_as_mozilla_recommends(online, one_service):
     assert re.search(r"443: OK - Compliant", report), report
 
 
-def test_one_line_enables_http2(online, one_service):
-    """The README says in which file; an older nginx does not know the directive."""
-    machine = online.machine
-    version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", machine.ok("nginx -v 2>&1"))
-    with edited(online, f"/etc/nginx/{one_service}.d/http2.conf", "http2 on;\n"):
-        if tuple(map(int, version.groups())) < (1, 25, 1):
-            assert 'unknown directive "http2"' in machine.run("nginx -t").stdout
-            return
-        assert "[warn]" not in machine.ok("nginx -t 2>&1 && systemctl reload nginx")
-        machine.wait_until(
-            f"curl -s -o /dev/null -w '%{{http_version}}' https://{domain(one_service)}/ | grep 2",
-            20,
-        )
-    machine.ok("systemctl reload nginx")
+def test_http2_is_on(online, service):
+    protocol = online.curl(service, "/", "-o", "/dev/null", "-w", "%{http_version}")
+    assert protocol == "2"
+    host = domain(service)
+    connect = f"openssl s_client -connect {host}:443 -servername {host} -alpn h2,http/1.1"
+    assert "ALPN protocol: h2" in online.machine.ok(f"{connect} < /dev/null 2>&1")
+
+
+def test_key_exchange_is_hybrid_if_openssl_has_it(online, one_service):
+    """With OpenSSL 3.5 or later, which this openssl shows by knowing the name."""
+    host = domain(one_service)
+    connect = f"openssl s_client -connect {host}:443 -servername {host}"
+    shown = online.machine.ok(f"{connect} < /dev/null 2>&1")
+    hybrid = online.machine.run("openssl list -kem-algorithms | grep X25519MLKEM768")
+    assert ("X25519MLKEM768" in shown) == (hybrid.returncode == 0)
+
+
+def test_other_name_redirects_to_the_domain(online, service):
+    """Its certificate is for both names if the DNS has the other one."""
+    host = domain(service)
+    status = "curl -s -o /dev/null -w '%{http_code} %{redirect_url}'"
+    local = f"--resolve www.{host}:80:127.0.0.1 --resolve www.{host}:443:127.0.0.1"
+    for url in (f"http://www.{host}", f"https://www.{host}"):
+        found = online.machine.ok(f"{status} --insecure {local} {url}/hello/?x=1")
+        assert found == f"308 https://{host}/hello/?x=1"
+    verified = online.machine.run(f"{status} {local} https://www.{host}/").returncode == 0
+    assert verified == (service == PAIRS[0])
 
 
 def test_unknown_host_gets_no_page(online, service):

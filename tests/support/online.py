@@ -221,7 +221,8 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     sites[CHINESE] = emit_site(chinese, template, folder / CHINESE, CHINESE, language="zh")
     for name, project in sites.items():
         ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{name}.git")
-    machine = Machine(root, [domain(name) for name in sites])
+    # One site has both of its names in the DNS.
+    machine = Machine(root, [*map(domain, sites), f"www.{domain(PAIRS[0])}"])
     machine.ok("ip address add 10.9.8.7/32 dev lo")  # an address other than 127.0.0.1
     by_hand = debian == MACHINES[0]
     try:
