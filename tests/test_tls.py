@@ -414,3 +414,43 @@ def test_other_site_keeps_its_name(host, name):
         for scheme in ("http", "https"):
             assert host.get(f"{scheme}://www.example.com/").startswith("204 ")
         assert host.get("https://example.com/static/style.css") == "200  HTTP/2"
+
+
+def install_second(host: Host, project: Path) -> None:
+    """Install another site, https.conf and all, beside that of a host."""
+    changes = {
+        "listen 80": f"listen 127.0.0.1:{host.http}",
+        "listen 443": f"listen 127.0.0.1:{host.https}",
+        "listen [::]": "# listen [::]",
+        "gzip_static on;": "",
+        "/etc/letsencrypt/live/other/": f"{host.folder}/",
+        "/etc/nginx/": f"{host.folder}/",
+    }
+    source = shutil.copytree(project / "deploy/nginx/other", host.folder / "source/other")
+    for path in source.glob("*.conf"):
+        text = path.read_text()
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        path.write_text(text)
+    shutil.copytree(source, host.folder / "other")
+    (host.folder / "other.d").mkdir()
+    (host.folder / "conf.d/other.conf").symlink_to(host.folder / "other/https.conf")
+
+
+def test_sites_of_both_names_coexist(release, project, tmp_path, binary):
+    """Each has its own name, and redirects nothing of the other, with HTTP/2 for both."""
+    names = {"project_name": "Other", "domain": "www.example.com"}
+    other = emit(release, tmp_path / "other", **names)
+    (tmp_path / "host").mkdir()
+    host = make_host(project, tmp_path / "host", binary)
+    install_second(host, other)
+    for each in (host, host._replace(project=other), host):
+        assert "[warn]" not in each.install()
+    with online(host):
+        for name, site in (("example.com", "my-app"), ("www.example.com", "other")):
+            (host.folder / site / "down.html").write_text(site)
+            assert host.get(f"https://{name}/") == "502  HTTP/2"
+            assert host.get(f"http://{name}/") == f"308 https://{name}/ HTTP/1.1"
+            address = f"{name}:{host.https}"
+            options = ("-sk", "--resolve", f"{address}:127.0.0.1")
+            assert ok("curl", *options, f"https://{address}") == site
