@@ -46,10 +46,13 @@ class Host(NamedTuple):
         """Run nginx with the configuration, and return its output."""
         return ok("nginx", *options, env=self.environment)
 
-    def install(self) -> str:
-        """Install the files as deploy/release does; return what `nginx -t` says then."""
+    def install(self, first: str = "") -> str:
+        """Install the files as deploy/release does; return what `nginx -t` says then.
+
+        first: what Python runs before.
+        """
         source = self.folder / "source"
-        command = (sys.executable, "-B", "-c", INSTALL, self.folder, source)
+        command = (sys.executable, "-B", "-c", first + INSTALL, self.folder, source)
         ok(*command, cwd=self.project / "deploy", env=self.environment)
         return self.nginx("-t")
 
@@ -269,6 +272,14 @@ def test_no_early_data_is_accepted(host):
     assert set(re.findall(r"Max Early Data: (\d+)", shown)) == {"0"}
 
 
+def test_gixy_finds_nothing(host):
+    """Of default-tls.conf, it does not see that `return 421` is outside a location."""
+    host.install()
+    skipped = "missing_resolver,http2_misdirected_request"
+    done = run("gixy", "--skips", skipped, host.folder / "nginx.conf")
+    assert "No issues found" in done.stdout, done.stdout
+
+
 # What is probed.
 
 
@@ -295,6 +306,12 @@ def test_nothing_is_believed_that_nginx_does_not_accept(probed, answer):
     text = probed(answer)
     assert "http2" not in text
     assert re.findall(r"ssl_ecdh_curve (.+);", text) == ["X25519:prime256v1:secp384r1"] * 2
+
+
+def test_full_disk_does_not_stop_a_restore(host):
+    """Without room for the probe, the site has HTTPS as before."""
+    assert "[warn]" not in host.install("import tempfile; tempfile.tempdir = '/nowhere'")
+    assert "http2" not in host.text("my-app/tls.conf") + host.text("conf.d/default-tls.conf")
 
 
 # Both names.
