@@ -201,7 +201,7 @@ def add_foreign(host: Host) -> None:
     (host.folder / "conf.d/foreign.conf").write_text(text)
 
 
-def test_http2_beside_another_default_server(host, binary):
+def test_http2_next_to_another_default_server(host, binary):
     """Then ours is left out, and the site turns HTTP/2 on itself."""
     add_foreign(host)
     assert "[warn]" not in host.install()
@@ -434,7 +434,7 @@ def test_other_site_keeps_its_name(host, name):
 
 
 def install_second(host: Host, project: Path) -> None:
-    """Install another site, https.conf and all, beside that of a host."""
+    """Install another site, https.conf and all, next to that of a host."""
     changes = {
         "listen 80": f"listen 127.0.0.1:{host.http}",
         "listen 443": f"listen 127.0.0.1:{host.https}",
