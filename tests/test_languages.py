@@ -74,7 +74,8 @@ def translated(release: Path, tmp_path_factory: pytest.TempPathFactory):
 def spoken_files(project: Path) -> dict[str, str]:
     """Return the texts of a project, by path, except those that only programs read."""
     texts = texts_of(project)
-    return {name: text for name, text in texts.items() if not name.endswith((".lock", ".svg"))}
+    silent = (".lock", ".svg", "AGENTS.md")
+    return {name: text for name, text in texts.items() if not name.endswith(silent)}
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_no_template_tag_is_left(project):
 
 # Owners add lines at the end. The blank line there keeps updates free of conflicts.
 APPENDED = {
-    *(".env.example", ".gitignore", "app/static/style.css", "pytest.ini"),
+    *(".env.example", ".gitignore", "AGENTS.md", "app/static/style.css", "pytest.ini"),
     *("requirements-dev.txt", "requirements.txt"),
 }
 
