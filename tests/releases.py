@@ -16,6 +16,8 @@ from typing import NamedTuple
 from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).resolve().parent.parent
+# Copier prints what is below it after an update: see texts/notes.jinja.
+NOTES = "### Before you release"
 
 
 class Release(NamedTuple):
@@ -37,8 +39,10 @@ def parse(changelog: str) -> list[Release]:
     """Return the releases that a changelog lists, newest first.
 
     The first heading may be `## Unreleased`. Raises ValueError for any other invalid
-    heading, for a wrong order, and for a release without a text.
+    heading, for a wrong order, for a release without a text, and for what would spoil the
+    message after an update.
     """
+    check_notes(changelog)
     sections = re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]
     releases = []
     for number, section in enumerate(sections):
@@ -59,6 +63,18 @@ def parse(changelog: str) -> list[Release]:
             raise ValueError(f'"## {heading}" is below the older "{newer.heading}"')
         releases.append(release)
     return releases
+
+
+def check_notes(changelog: str) -> None:
+    """Raise ValueError if Copier could not print the notes of a changelog as they are."""
+    if found := re.search(r"\{[{%#]", changelog):
+        raise ValueError(f'Copier would take "{found[0]}" for a template tag')
+    for heading in re.findall(r"(?im)^#+ *before .*$", changelog):
+        if heading != NOTES:
+            raise ValueError(f'"{heading}" is not "{NOTES}"')
+    for text in re.findall(rf"(?ms)^{NOTES}\n(.*?)(?=^##|\Z)", changelog):
+        if not text.strip():
+            raise ValueError(f'nothing below "{NOTES}" says what to do')
 
 
 def git(repository: Path, *arguments: str) -> str:

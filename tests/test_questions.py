@@ -28,8 +28,9 @@ QUESTION_KEYS = {
 # https://copier.readthedocs.io/en/stable/configuring/#available-settings
 SETTINGS = {
     "_min_copier_version", "_subdirectory", "_templates_suffix", "_envops", "_exclude",
-    "_skip_if_exists", "_answers_file", "_message_before_copy", "_message_after_copy",
-    "_message_before_update", "_message_after_update", "_preserve_symlinks",
+    "_skip_if_exists", "_answers_file", "_external_data",
+    "_message_before_copy", "_message_after_copy", "_message_before_update",
+    "_message_after_update", "_preserve_symlinks",
 }  # fmt: skip
 
 NAME_RULES = {
@@ -337,6 +338,7 @@ def test_message_has_the_commands_of_the_system(name, system):
     message = jinja.from_string(QUESTIONS[name]).render(
         compute(jinja, {"language": "en"}),
         _copier_conf=SimpleNamespace(os=system, dst_path="../my-app"),
+        _copier_answers={"_commit": ""},
     )
     activate = {"linux": ". .venv/bin/activate", "windows": r".venv\Scripts\Activate.ps1"}
     assert [line for line in activate.values() if f"  {line}\n" in message] == [

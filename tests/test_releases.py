@@ -68,6 +68,26 @@ def test_invalid_heading_is_reported(heading, says):
         parse(FIRST.replace("## 1.0.0", f"{heading}\n\n## 1.0.0"))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("### Before you release\n\n- Do it.\n", None),
+        ("### Before the release\n\n- Do it.\n", "is not"),
+        ("#### Before you release\n\n- Do it.\n", "is not"),
+        ("### Before you release\n\n### More\n\nMore.\n", "says what to do"),
+        ("### Before you release\n", "says what to do"),
+        ("Write `{{ name }}`.\n", "template tag"),
+    ],
+)
+def test_notes_are_those_that_copier_prints(text, says):
+    changelog = FIRST + "\n" + text
+    if says is None:
+        assert len(parse(changelog)) == 1
+    else:
+        with pytest.raises(ValueError, match=says):
+            parse(changelog)
+
+
 def test_release_is_the_commit_that_added_its_heading(repository):
     found = {release.tag: commit_id for release, commit_id in commits(repository).items()}
     first = ok("git", "rev-parse", "v1.0.0", cwd=repository).strip()

@@ -13,7 +13,7 @@ from support.commands import commit, ok
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # What Copier needs of this repository.
-PARTS = ("copier.yml", "servers.yml", "databases.yml", "template", "texts")
+PARTS = ("copier.yml", "servers.yml", "databases.yml", "CHANGELOG.md", "template", "texts")
 
 
 def read(name: str) -> str:

@@ -11,11 +11,13 @@ from support.project import QUESTIONS, ROOT, Pair
 def environment() -> Environment:
     """Return an environment like Copier's."""
     options = QUESTIONS["_envops"] | {"undefined": StrictUndefined}
-    return Environment(
+    jinja = Environment(
         loader=FileSystemLoader(ROOT),
         extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
         **options,
     )
+    jinja.globals["_copier_conf"] = {"dst_path": "", "answers_file": ""}  # a new project
+    return jinja
 
 
 def compute(jinja: Environment, answers: dict) -> dict:

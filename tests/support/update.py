@@ -151,9 +151,13 @@ def start(history: Path, path: Path, pair: Pair, release: str) -> Path:
     return commit(path)
 
 
-def update(project: Path, **answers: str) -> str:
-    """Update a project, with some answers changed, and return what Copier prints."""
-    return ok("copier", "update", "--defaults", *data(answers), cwd=project)
+def update(project: Path, vcs_ref: str | None = None, **answers: str) -> str:
+    """Update a project, with some answers changed, and return what Copier prints.
+
+    vcs_ref: the version of the template, by default the latest release.
+    """
+    options = [f"--vcs-ref={vcs_ref}"] if vcs_ref else []
+    return ok("copier", "update", "--defaults", *options, *data(answers), cwd=project)
 
 
 def contents(project: Path) -> dict[str, bytes]:
