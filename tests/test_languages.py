@@ -374,9 +374,11 @@ def skeleton(markdown: str) -> list:
 
 
 def test_readmes_say_the_same(both):
+    """Except for quotes: what only the readers of the language need."""
     readmes = [(name, english, own) for name, english, own in both if name.endswith(".md")]
     assert len(readmes) == 2
     for name, english, own in readmes:
+        own = re.sub(r"(?m)^>.*\n", "", own)
         assert skeleton(own) == skeleton(english), name
 
 

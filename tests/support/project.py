@@ -258,6 +258,7 @@ SECTIONS = {
         "Send email",
         "Deploy by hand",
         "Other distributions",
+        "Mainland China",
         "Messages of `copier update`",
     ],
 }
