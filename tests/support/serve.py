@@ -193,6 +193,7 @@ def configure(
         "/etc/nginx/": f"{folder}/",
         "/etc/letsencrypt/live/my-app/": f"{folder}/",
         "/run/my-app.sock": f"{folder}/app.sock",
+        "/opt/my-app.versions/": f"{folder}/versions/",
         "/opt/my-app/": f"{project}/",
         "/var/www/acme": f"{folder}/acme",
     }
