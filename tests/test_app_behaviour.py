@@ -1,9 +1,11 @@
 """What visitors get from each pair's app, requested directly and through nginx."""
 
 import re
+from hashlib import sha256
 
 import httpx2
 import pytest
+from support.commands import ok
 
 
 def is_html(response: httpx2.Response) -> bool:
@@ -19,10 +21,53 @@ def test_home_page_and_its_files(client):
         "/static/style.css": "text/css",
         "/static/favicon.svg": "image/svg+xml",
     }.items():
-        assert f'"{address}"' in page.text
-        file = client.get(address)
+        [url] = re.findall(rf'"({re.escape(address)}[^"]*)"', page.text)
+        file = client.get(url)
         assert file.status_code == 200
         assert file.headers["Content-Type"].startswith(kind)
+        assert url == f"{address}?v={sha256(file.content).hexdigest()[:8]}"
+
+
+# Prints the URLs of static files, before and after their content changes.
+STATIC_URLS = """
+import sys
+from app.config import PROJECT, Settings
+from app.main import create_app
+
+app = create_app(Settings.from_env())
+if hasattr(app, "test_request_context"):
+    def url_of(name, **more):
+        with app.test_request_context():
+            return app.url_for("static", filename=name, **more)
+else:
+    def url_of(name, v=""):
+        name += f"?v={v}" if v else ""
+        return app.state.templates.env.globals["url_path_for"]("static", path=name)
+
+file = PROJECT / "app/static/own.css"
+for content in ("first", "other"):  # of the same size
+    file.write_text(content)
+    print(url_of("own.css"))
+for name in ("gone.css", "..", "../main.py", "a\\0b"):
+    print(url_of(name))
+print(url_of("own.css", v="2"))
+"""
+
+
+@pytest.mark.first_pairs
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_hash_in_a_url_is_that_of_the_content(own, environment):
+    """In production, from when it was first needed: a process has one release. Other URLs have none."""
+    settings = {"APP_ENV": environment, "SECRET_KEY": "x" * 32}
+    python = ["env", *(f"{name}={value}" for name, value in settings.items())]
+    first, other, *rest = ok(*python, ".venv/bin/python", "-c", STATIC_URLS, cwd=own).split()
+    hashes = [sha256(content).hexdigest()[:8] for content in (b"first", b"other")]
+    if environment == "production":
+        hashes[1] = hashes[0]
+    assert [first, other] == [f"/static/own.css?v={each}" for each in hashes]
+    assert not any("?v=" in url for url in rest[:-1]), rest
+    assert len(rest) == 5
+    assert rest[-1] == "/static/own.css?v=2"
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/static/style.css"])

@@ -1,6 +1,7 @@
 """What deploy/backup, the trial and a release do with files, without a server."""
 
 import contextlib
+import gzip
 import importlib.machinery
 import importlib.util
 import sqlite3
@@ -14,7 +15,7 @@ from support.commands import commit
 from support.project import FEW_STACKS
 
 pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
-SCRIPTS = ("server", "data", "trial")
+SCRIPTS = ("server", "assets", "data", "trial")
 
 
 @pytest.fixture
@@ -136,6 +137,86 @@ def test_data_in_git_are_part_of_a_release(script, project, tmp_path, monkeypatc
     (tmp_path / ".gitignore").write_text("\n")
     commit(tmp_path)
     assert release.is_tracked("data")
+
+
+@pytest.fixture
+def assets(script, tmp_path, monkeypatch) -> ModuleType:
+    """The module deploy/assets.py, with a directory of its own."""
+    assets = script("assets.py")
+    monkeypatch.setattr(assets, "BY_HASH", tmp_path / "by-hash")
+    return assets
+
+
+def write_release(assets: ModuleType, path: Path, **texts: str) -> Path:
+    """Write a release with these style sheets, compress them, and keep them by their hashes."""
+    for name, text in texts.items():
+        file = path / f"app/static/{name}/style.css"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    assets.compress(path / "app/static")
+    assets.keep(path)
+    return path
+
+
+def kept(assets: ModuleType) -> dict[str, str]:
+    """Return the texts of the style sheets that nginx finds, by hash and path."""
+    paths = assets.BY_HASH.rglob("*.css")
+    return {str(path.relative_to(assets.BY_HASH)): path.read_text() for path in paths}
+
+
+# The first digits of their SHA-256.
+RED, BLUE, GREEN = "b1f51a51", "16477688", "ba4788b2"
+
+
+def test_static_files_of_all_releases_are_kept(assets, tmp_path):
+    """Each by its hash, readable by nginx, with what gzip_static needs; the same file once."""
+    first = write_release(assets, tmp_path / "first", a="red", b="blue")
+    second = write_release(assets, tmp_path / "second", a="green", b="blue")
+    of_first = {f"{RED}/static/a/style.css": "red", f"{BLUE}/static/b/style.css": "blue"}
+    of_second = {f"{GREEN}/static/a/style.css": "green", f"{BLUE}/static/b/style.css": "blue"}
+    assert kept(assets) == of_first | of_second
+    for name, text in kept(assets).items():
+        compressed = assets.BY_HASH / f"{name}.gz"
+        assert gzip.decompress(compressed.read_bytes()).decode() == text
+    modes = {
+        path.stat().st_mode & 0o777 for path in [assets.BY_HASH, *assets.BY_HASH.rglob("*")]
+    }
+    assert modes == {0o755, 0o644}
+    assets.remove_unused([first, second])
+    assert kept(assets) == of_first | of_second
+    assets.remove_unused([second])
+    assert kept(assets) == of_second
+    assert {path.name for path in assets.BY_HASH.iterdir()} >= {GREEN, BLUE}
+    assert not (assets.BY_HASH / RED).exists()
+
+
+def test_kept_file_stays_if_the_one_of_the_release_is_edited(assets, tmp_path):
+    """Somebody may do that on the server. The hash is still that of the content."""
+    first = write_release(assets, tmp_path / "first", a="red")
+    with (first / "app/static/a/style.css").open("a") as file:
+        file.write(" and more")
+    assert kept(assets) == {f"{RED}/static/a/style.css": "red"}
+
+
+def test_damaged_copy_is_replaced(assets, tmp_path):
+    """Of a release that ended while it was written; what such a copy leaves is removed."""
+    first = write_release(assets, tmp_path / "first", a="red")
+    copy = assets.BY_HASH / f"{RED}/static/a/style.css"
+    copy.write_text("")
+    left = copy.with_name("style.css.new")
+    left.write_text("r")
+    assets.keep(first)
+    assets.remove_unused([first])
+    assert kept(assets) == {f"{RED}/static/a/style.css": "red"}
+    assert not left.exists()
+
+
+def test_link_is_not_kept(assets, tmp_path):
+    """What it leads to may change, and be outside the release."""
+    (tmp_path / "first/app/static").mkdir(parents=True)
+    (tmp_path / "first/app/static/passwd").symlink_to("/etc/passwd")
+    assets.keep(tmp_path / "first")
+    assert [*assets.BY_HASH.iterdir()] == []
 
 
 def test_written_file_is_whole_or_as_before(script, tmp_path, monkeypatch):

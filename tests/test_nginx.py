@@ -1,11 +1,14 @@
 """The emitted nginx site of each pair: headers, caching, compression, errors, limits, WebSockets."""
 
 import contextlib
+import gzip
 import itertools
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -41,6 +44,139 @@ def test_files_are_cached_according_to_their_names(site):
     assert cache("/static/site.0123abcd.css") == "public, max-age=31536000, immutable"
     assert "immutable" not in (cache("/static/gone.0123abcd.css") or "")
     assert cache("/") is None
+
+
+KEEP = """
+import pathlib
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import assets
+
+assets.BY_HASH = pathlib.Path(sys.argv[2])
+assets.BY_HASH.parent.mkdir(exist_ok=True)
+assets.keep(pathlib.Path(sys.argv[3]))
+"""
+OLD = b"p { color: red }\n"
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+def keep(project: Path, folder: Path, release: Path) -> None:
+    """Run what deploy/release does with the static files of a release, for nginx in a folder."""
+    places = (project / "deploy", folder / "versions/by-hash", release)
+    ok("python3", "-B", "-c", KEEP, *places)
+
+
+def hash_of(content: bytes) -> str:
+    return sha256(content).hexdigest()[:8]
+
+
+@pytest.fixture(scope="module")
+def releases(edited, tmp_path_factory) -> Iterator[Site]:
+    """nginx, after a release that has changed the style sheet."""
+    folder, before = tmp_path_factory.mktemp("releases"), tmp_path_factory.mktemp("before")
+    (before / "app/static").mkdir(parents=True)
+    (before / "app/static/style.css").write_bytes(OLD)
+    (before / "app/static/.env").write_bytes(OLD)
+    keep(edited, folder, before)
+    (before / "app/static/style.css").write_text("an edit on the server")
+    keep(edited, folder, edited)
+    with nginx(edited, folder) as site:
+        yield site
+
+
+def test_url_with_the_hash_is_kept_for_a_year(edited, releases):
+    """HEAD and conditional requests as well."""
+    for name in ("style.css", "favicon.svg", "site.0123abcd.css"):
+        content = (edited / "app/static" / name).read_bytes()
+        url = f"/static/{name}?v={hash_of(content)}"
+        response = releases.client.get(url)
+        assert response.content == content
+        assert response.headers["Cache-Control"] == IMMUTABLE
+        assert response.headers["Content-Type"].endswith("; charset=utf-8")
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert releases.client.head(url).headers["Cache-Control"] == IMMUTABLE
+        known = {"If-None-Match": response.headers["ETag"]}
+        again = releases.client.get(url, headers=known)
+        assert (again.status_code, again.headers["Cache-Control"]) == (304, IMMUTABLE)
+
+
+def test_page_of_the_release_before_gets_its_own_style_sheet(releases):
+    response = releases.client.get(f"/static/style.css?v={hash_of(OLD)}")
+    assert response.content == OLD
+    assert response.headers["Cache-Control"] == IMMUTABLE
+
+
+def without_hash(content: bytes, other: bytes) -> list[str]:
+    """Return queries that do not have the hash of a content, but some that of another file."""
+    found = hash_of(content)
+    wrong = [
+        "",
+        "?v=",
+        "?v=00000000",
+        f"?v={found.upper()}x",
+        f"?v={found}0",
+        f"?v={found[:7]}",
+    ]
+    paths = [
+        "?v=../..",
+        "?v=%2e%2e",
+        "?v=none",
+        f"?v=.%2f{found}",
+        f"?v={found}%0a",
+        f"?v={found}/",
+    ]
+    return [*wrong, *paths, f"?version={found}", f"?v={hash_of(other)}", f"?x={found}"]
+
+
+def test_url_without_the_hash_is_revalidated(edited, releases):
+    content, other = [
+        (edited / "app/static" / name).read_bytes() for name in ("style.css", "favicon.svg")
+    ]
+    for query in without_hash(content, other):
+        response = releases.client.get(f"/static/style.css{query}")
+        assert response.content == content, query
+        assert response.headers["Cache-Control"] == "no-cache", query
+
+
+def test_paths_of_kept_files_are_not_pages(edited, tmp_path, releases):
+    """Nor do other methods, missing files, directories and hidden files get another answer."""
+    found = hash_of(OLD)
+    for path in (f"/{found}/static/style.css", f"/by-hash/{found}/static/style.css"):
+        assert releases.client.get(path).status_code == 502  # the app's, which is down here
+    assert releases.client.get(f"/static/.env?v={found}").status_code == 404
+    for path in ("/static/gone.css", "/static/../versions"):
+        response = releases.client.get(f"{path}?v={found}")
+        assert "immutable" not in response.headers.get("Cache-Control", "")
+        assert response.content != OLD
+
+
+def test_kept_file_is_sent_as_compressed_at_the_release(edited, tmp_path_factory):
+    folder, release = tmp_path_factory.mktemp("gzip"), tmp_path_factory.mktemp("release")
+    static = release / "app/static"
+    static.mkdir(parents=True)
+    (static / "style.css").write_bytes(OLD)
+    compressed = gzip.compress(OLD)
+    (static / "style.css.gz").write_bytes(compressed)
+    keep(edited, folder, release)
+    with nginx(edited, folder, own="gzip_static on;") as site:
+        url = f"/static/style.css?v={hash_of(OLD)}"
+        response = site.client.get(url, headers={"Accept-Encoding": "gzip"})
+    assert response.content == OLD
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert response.headers["Content-Length"] == str(len(compressed))
+    assert response.headers["Cache-Control"] == IMMUTABLE
+
+
+def test_site_that_is_deployed_by_hand_keeps_no_file(edited, tmp_path_factory):
+    """It has no directory for them: each file is the current one, and the log stays empty."""
+    folder = tmp_path_factory.mktemp("by-hand")
+    content = (edited / "app/static/style.css").read_bytes()
+    with nginx(edited, folder) as site:
+        response = site.client.get(f"/static/style.css?v={hash_of(content)}")
+    assert response.content == content
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert (folder / "error.log").read_text() == ""
 
 
 def test_files_are_compressed_and_pages_are_not(site, pair):

@@ -38,12 +38,18 @@ def released(online: Online, service: Pair, *options: str) -> str:
 
 
 def releases_of(online: Online, service: Pair) -> list[str]:
-    return online.machine.ok(f"ls /opt/{service}.versions").split()
+    return online.machine.ok(f"ls --ignore=by-hash /opt/{service}.versions").split()
 
 
 def current(online: Online, service: Pair) -> str:
     """Return the name of the current release."""
     return Path(online.machine.ok(f"readlink /opt/{service}").strip()).name
+
+
+def style_sheet(online: Online, service: Pair) -> str:
+    """Return the URL of the style sheet in the home page, which has a hash."""
+    [url] = re.findall(r'"(/static/style[.]css[?]v=[0-9a-f]{8})"', online.curl(service, "/"))
+    return url
 
 
 def assert_nothing_is_left(online: Online, service: Pair) -> None:
@@ -81,13 +87,24 @@ def test_release_takes_over_a_deployment_by_hand(online, service):
 
 @pytest.mark.usefixtures("by_script")
 def test_releases_in_a_row_lose_no_request(online, service):
-    """Ten for one pair of each framework, three for the others. One takes eight seconds."""
+    """Ten for one pair of each framework, three for the others. One takes eight seconds.
+
+    A page that is open since before a release gets the style sheet of then.
+    """
     count = 10 if service in FIRST_PAIRS else 3
     with online.load(service, "--fresh", "--calm") as load:
         for number in range(1, count + 1):
-            prepare(online, service, title(f"Version {number}"))
+            url = style_sheet(online, service)
+            before = online.curl(service, url)
+            style = f"echo '/* Version {number} */' >> app/static/style.css"
+            prepare(online, service, f"{title(f'Version {number}')}; {style}")
             released(online, service)
             assert f"Version {number}<" in online.curl(service, "/")
+            assert online.curl(service, url) == before
+            now = style_sheet(online, service)
+            assert f"Version {number} " in online.curl(service, now)
+            for each in (url, now):
+                assert "immutable" in online.curl(service, each, "-o", "/dev/null", "-D", "-")
     print(f"{service}: {load.sent} sent, {len(load.failed)} lost over {count} releases")
     assert load.sent > 30 * count
     assert load.failed == []
