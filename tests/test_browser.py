@@ -1,6 +1,7 @@
 """The pages in a real browser, as visitors see them: over https, through nginx."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from support.browser import SITE, Visit, chromium, lighthouse_scores, open_browser
 from support.commands import free_port
 from support.project import OTHER_LANGUAGES, Pair, add_routes, emit, probes
-from support.serve import Site, deployed, get_when_up, nginx, started
+from support.serve import Site, deployed, get_when_up, keep_static_files, nginx, started
 
 # Pages do not depend on the server: see test_tree.py.
 pytestmark = [pytest.mark.slow, pytest.mark.first_pairs]
@@ -243,6 +244,29 @@ def test_api_docs_have_no_faults_with_everything_expanded(pair, visit):
     assert visit.faults() == []
     check_width(visit, 320)
     assert visit.faults() == []
+
+
+# What the page has loaded from the server: nothing is transferred from the cache.
+LOADED = """performance.getEntriesByType("resource").filter(each => each.transferSize)
+    .map(each => each.name)"""
+
+
+def test_second_visit_requests_only_the_page(playwright, edited, tmp_path):
+    """Over HTTP: Chromium does not cache what comes with a certificate that it does not trust."""
+    keep_static_files(edited, tmp_path, edited)
+    loaded = []
+    with (
+        deployed(edited, tmp_path) as site,
+        open_browser(playwright, site.port) as browser,
+        browser.new_context() as context,
+    ):
+        for _ in range(2):
+            page = context.new_page()
+            page.goto("http://example.com/", wait_until="networkidle")
+            assert page.locator("h1").count() == 1
+            loaded.append(page.evaluate(LOADED))
+    style = sha256((edited / "app/static/style.css").read_bytes()).hexdigest()[:8]
+    assert loaded == [[f"http://example.com/static/style.css?v={style}"], []]
 
 
 def test_production_shows_no_facts_about_the_app(light):

@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from pathlib import Path
 
 import httpx2
 import pytest
 from support.commands import free_port, ok, run, tool
-from support.serve import Site, configure, http_client, nginx, raw
+from support.serve import Site, configure, http_client, keep_static_files, nginx, raw
 
 
 def test_security_headers_are_on_every_response(site):
@@ -46,25 +45,8 @@ def test_files_are_cached_according_to_their_names(site):
     assert cache("/") is None
 
 
-KEEP = """
-import pathlib
-import sys
-
-sys.path.insert(0, sys.argv[1])
-import assets
-
-assets.BY_HASH = pathlib.Path(sys.argv[2])
-assets.BY_HASH.parent.mkdir(exist_ok=True)
-assets.keep(pathlib.Path(sys.argv[3]))
-"""
 OLD = b"p { color: red }\n"
 IMMUTABLE = "public, max-age=31536000, immutable"
-
-
-def keep(project: Path, folder: Path, release: Path) -> None:
-    """Run what deploy/release does with the static files of a release, for nginx in a folder."""
-    places = (project / "deploy", folder / "versions/by-hash", release)
-    ok("python3", "-B", "-c", KEEP, *places)
 
 
 def hash_of(content: bytes) -> str:
@@ -78,9 +60,9 @@ def releases(edited, tmp_path_factory) -> Iterator[Site]:
     (before / "app/static").mkdir(parents=True)
     (before / "app/static/style.css").write_bytes(OLD)
     (before / "app/static/.env").write_bytes(OLD)
-    keep(edited, folder, before)
+    keep_static_files(edited, folder, before)
     (before / "app/static/style.css").write_text("an edit on the server")
-    keep(edited, folder, edited)
+    keep_static_files(edited, folder, edited)
     with nginx(edited, folder) as site:
         yield site
 
@@ -158,7 +140,7 @@ def test_kept_file_is_sent_as_compressed_at_the_release(edited, tmp_path_factory
     (static / "style.css").write_bytes(OLD)
     compressed = gzip.compress(OLD)
     (static / "style.css.gz").write_bytes(compressed)
-    keep(edited, folder, release)
+    keep_static_files(edited, folder, release)
     with nginx(edited, folder, own="gzip_static on;") as site:
         url = f"/static/style.css?v={hash_of(OLD)}"
         response = site.client.get(url, headers={"Accept-Encoding": "gzip"})

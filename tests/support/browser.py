@@ -31,7 +31,7 @@ def chromium() -> str:
 
 def options(port: int) -> list[str]:
     """Return Chromium's options to resolve example.com to a port of this machine, and no other host."""
-    rules = f"MAP example.com:443 127.0.0.1:{port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    rules = f"MAP example.com 127.0.0.1:{port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     # A container has little /dev/shm, and no sandbox for root.
     return ["--no-sandbox", "--disable-dev-shm-usage", f"--host-resolver-rules={rules}"]
 

@@ -219,6 +219,25 @@ def configure(
     return configuration
 
 
+# Runs a function of deploy/assets.py with another directory than that in /opt.
+KEEP = """
+import pathlib
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import assets
+
+assets.BY_HASH = pathlib.Path(sys.argv[2])
+assets.BY_HASH.parent.mkdir(exist_ok=True)
+assets.keep(pathlib.Path(sys.argv[3]))
+"""
+
+
+def keep_static_files(project: Path, folder: Path, release: Path) -> None:
+    """Do what deploy/release does with the static files of a release, for nginx in `folder`."""
+    ok("python3", "-B", "-c", KEEP, project / "deploy", folder / "versions/by-hash", release)
+
+
 def make_certificate(folder: Path) -> None:
     """Make a self-signed certificate for example.com where https.conf expects one."""
     # fmt: off
