@@ -153,8 +153,7 @@ def write_release(assets: ModuleType, path: Path, **texts: str) -> Path:
         file = path / f"app/static/{name}/style.css"
         file.parent.mkdir(parents=True)
         file.write_text(text)
-    assets.compress(path / "app/static")
-    assets.keep(path)
+    assets.prepare_assets(path)
     return path
 
 
@@ -209,6 +208,46 @@ def test_damaged_copy_is_replaced(assets, tmp_path):
     assets.remove_unused([first])
     assert kept(assets) == {f"{RED}/static/a/style.css": "red"}
     assert not left.exists()
+
+
+URLS = """a { background: url(icon.svg), url("../b/icon.svg") url('/static/a/icon.svg') }
+@import url(other.css);
+a { background: url(gone.svg), url(icon.svg?v=1), url(icon.svg#id), url(#id), url(..),
+    url(data:image/svg+xml,x), url(//host.example/a.svg), url("https://host.example/a.svg") }
+"""
+
+
+def test_urls_in_style_sheets_have_hashes(assets, tmp_path):
+    """Of files that are there. When one changes, the style sheet has another hash."""
+    for release, text in {"first": "red", "second": "blue"}.items():
+        for folder in ("a", "b"):
+            (tmp_path / release / "app/static" / folder).mkdir(parents=True)
+        (tmp_path / release / "app/static/a/icon.svg").write_text(text)
+        (tmp_path / release / "app/static/b/icon.svg").write_text("green")
+        (tmp_path / release / "app/static/a/other.css").write_text("green")
+        (tmp_path / release / "app/static/a/style.css").write_text(URLS)
+        assets.prepare_assets(tmp_path / release)
+    sheets = {name: text for name, text in kept(assets).items() if "style" in name}
+    first, rest = URLS.split("\n", 1)
+    assert sorted(text.split("\n", 1)[0] for text in sheets.values()) == sorted(
+        first.replace("(icon.svg", f"(icon.svg?v={hash_}")
+        .replace("b/icon.svg", f"b/icon.svg?v={GREEN}")
+        .replace("a/icon.svg", f"a/icon.svg?v={hash_}")
+        for hash_ in (RED, BLUE)
+    )
+    assert {text.split("\n", 1)[1] for text in sheets.values()} == {rest}
+    assert len({name.split("/")[0] for name in sheets}) == 2
+
+
+def test_style_sheet_elsewhere_is_not_changed(assets, tmp_path):
+    """One that a link leads to."""
+    (tmp_path / "first/app/static").mkdir(parents=True)
+    (tmp_path / "first/app/static/icon.svg").write_text("red")
+    sheet = tmp_path / "elsewhere.css"
+    sheet.write_text("a { background: url(icon.svg) }")
+    (tmp_path / "first/app/static/style.css").symlink_to(sheet)
+    assets.prepare_assets(tmp_path / "first")
+    assert sheet.read_text() == "a { background: url(icon.svg) }"
 
 
 def test_link_is_not_kept(assets, tmp_path):

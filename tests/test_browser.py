@@ -251,12 +251,13 @@ LOADED = """performance.getEntriesByType("resource").filter(each => each.transfe
     .map(each => each.name)"""
 
 
-def test_second_visit_requests_only_the_page(playwright, edited, tmp_path):
+def test_second_visit_requests_only_the_page(playwright, own, tmp_path_factory):
     """Over HTTP: Chromium does not cache what comes with a certificate that it does not trust."""
-    keep_static_files(edited, tmp_path, edited)
+    folder = tmp_path_factory.mktemp("visits")
+    keep_static_files(own, folder, own, "prepare_assets")
     loaded = []
     with (
-        deployed(edited, tmp_path) as site,
+        deployed(own, folder) as site,
         open_browser(playwright, site.port) as browser,
         browser.new_context() as context,
     ):
@@ -265,8 +266,12 @@ def test_second_visit_requests_only_the_page(playwright, edited, tmp_path):
             page.goto("http://example.com/", wait_until="networkidle")
             assert page.locator("h1").count() == 1
             loaded.append(page.evaluate(LOADED))
-    style = sha256((edited / "app/static/style.css").read_bytes()).hexdigest()[:8]
-    assert loaded == [[f"http://example.com/static/style.css?v={style}"], []]
+    urls = [
+        f"http://example.com/static/{name}?v={sha256(content).hexdigest()[:8]}"
+        for name in ("style.css", "favicon.svg")
+        for content in [(own / "app/static" / name).read_bytes()]
+    ]
+    assert [sorted({*each}) for each in loaded] == [sorted(urls), []]
 
 
 def test_production_shows_no_facts_about_the_app(light):

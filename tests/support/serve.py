@@ -229,13 +229,19 @@ import assets
 
 assets.BY_HASH = pathlib.Path(sys.argv[2])
 assets.BY_HASH.parent.mkdir(exist_ok=True)
-assets.keep(pathlib.Path(sys.argv[3]))
+getattr(assets, sys.argv[4])(pathlib.Path(sys.argv[3]))
 """
 
 
-def keep_static_files(project: Path, folder: Path, release: Path) -> None:
-    """Do what deploy/release does with the static files of a release, for nginx in `folder`."""
-    ok("python3", "-B", "-c", KEEP, project / "deploy", folder / "versions/by-hash", release)
+def keep_static_files(
+    project: Path, folder: Path, release: Path, function: str = "keep"
+) -> None:
+    """Do what deploy/release does with the static files of a release, for nginx in `folder`.
+
+    function: prepare_assets also changes and compresses the files of the release.
+    """
+    kept = folder / "versions/by-hash"
+    ok("python3", "-B", "-c", KEEP, project / "deploy", kept, release, function)
 
 
 def make_certificate(folder: Path) -> None:
