@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 from support.commands import ok, run
+from support.github import DEPLOY, deploy_step
 from support.project import lock_command
 
 WORKFLOW = ".github/workflows/tests.yml"
@@ -17,7 +18,12 @@ ZIZMOR = 'rules: {unpinned-uses: {config: {policies: {"actions/*": ref-pin, "*":
 
 @pytest.mark.slow_pairs
 @pytest.mark.parametrize(
-    ("schema", "name"), [("vendor.github-workflows", WORKFLOW), ("vendor.renovate", RENOVATE)]
+    ("schema", "name"),
+    [
+        ("vendor.github-workflows", WORKFLOW),
+        ("vendor.github-workflows", DEPLOY),
+        ("vendor.renovate", RENOVATE),
+    ],
 )
 def test_file_matches_its_schema(project, schema, name, tmp_path):
     command = ("check-jsonschema", f"--builtin-schema={schema}")
@@ -32,7 +38,18 @@ def test_file_matches_its_schema(project, schema, name, tmp_path):
 def test_workflow_has_no_weakness(project, tmp_path):
     (tmp_path / "zizmor.yml").write_text(ZIZMOR)
     command = ("zizmor", "--offline", f"--config={tmp_path}/zizmor.yml", "--no-progress")
-    ok(*command, project / WORKFLOW)
+    ok(*command, project / WORKFLOW, project / DEPLOY)
+
+
+@pytest.mark.slow_pairs
+def test_nothing_is_deployed_without_the_secret(project, tmp_path):
+    """The job ends well and says why; GitHub replaces a secret that is not set by nothing."""
+    step = deploy_step(project)
+    assert step["env"]["KEY"] == "${{ secrets.DEPLOY_KEY }}"
+    environment = {"KEY": "", "RUNNER_TEMP": str(tmp_path), "PATH": os.environ["PATH"]}
+    output = ok("bash", "-ec", step["run"], cwd=tmp_path, env=environment)
+    assert "The secret DEPLOY_KEY is not set: nothing is deployed." in output
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
