@@ -55,7 +55,7 @@ def test_its_commands_are_those_of_the_stack(project, pair):
     first = re.search(r"(?ms)^```sh\n(.*?)^```$", readme)[1]
     assert commands_of(text) == first.splitlines()
     assert ("alembic revision" in text) == isinstance(pair, Stack)
-    for command in ("uv pip compile", "uvx copier update", "deploy/release`"):
+    for command in ("uv pip compile", "uvx copier update", "deploy/release root@"):
         assert command in text
 
 

@@ -342,6 +342,8 @@ def code(name: str, text: str) -> str:
     if name.endswith(".html"):
         text = re.sub(r"{%.*?%}|{{.*?}}", "", text)
         return " ".join(re.findall(r"<[/!\w]+|\b(?:href|class|id|name|method)=", text))
+    if text.startswith("#!/bin/sh"):
+        text = re.sub(r'\becho "[^"]*"', "echo", text)
     if name.endswith(".css"):
         return re.sub(r"/\*.*?\*/", "", text)
     lines = (line for line in text.splitlines() if not COMMENT.match(line))

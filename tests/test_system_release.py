@@ -1,12 +1,15 @@
 """deploy/release on a real Debian: a release loses no request, and a broken one never goes live."""
 
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
+import pexpect
 import pytest
-from support.commands import ok
+from support.commands import ok, run
+from support.github import deploy_step
 from support.online import Online, domain, kill_release
 from support.project import FIRST_PAIRS, PAIRS, Pair, in_turn, shell_blocks
 
@@ -68,6 +71,7 @@ def assert_nothing_is_left(online: Online, service: Pair) -> None:
 
 
 @pytest.mark.usefixtures("by_hand")
+@pytest.mark.parametrize("service", FIRST_PAIRS, ids=str)
 def test_release_takes_over_a_deployment_by_hand(online, service):
     """And --rollback goes back to it."""
     prepare(online, service, title("It is released!"))
@@ -220,7 +224,7 @@ BROKEN = {
 
 
 # Faults that show only as the server starts, so that every server has to report them.
-AT_START = ("import that raises", "health check fails", "blocks at start")
+AT_START = ("import that raises", "blocks at start")
 
 
 @pytest.mark.usefixtures("by_hand")
@@ -302,6 +306,107 @@ def test_killed_release_is_cleaned_up_by_the_next(online, service, moment):
 
 
 @pytest.mark.usefixtures("by_script")
+def test_release_from_github_as_the_guide_says(online, tmp_path):
+    """The commands of the guide, but for GitHub's own, and then the step of the workflow."""
+    service = PAIRS[0]
+    checkout = tmp_path / "checkout"
+    ok("git", "clone", "--quiet", online.machine.root / f"srv/git/{service}.git", checkout)
+    home = checkout / "app/templates/home.html"
+    home.write_text(re.sub("<h1>.*</h1>", "<h1>From GitHub</h1>", home.read_text()))
+    ok("git", "commit", "--quiet", "--all", "--message=Change", cwd=checkout)
+    [block] = shell_blocks(online.projects[service], "Deploy from GitHub")
+    key, accept, _ = block.splitlines()
+    ok(*online.machine.from_outside(f"{key}\n{accept}"), cwd=tmp_path)
+    shutil.move(tmp_path / "deploy-key", tmp_path / "key")
+
+    known = online.machine.root.parent / "ssh/known_hosts"
+    settings = {
+        "KEY": (tmp_path / "key").read_text().strip(),
+        "KNOWN_HOSTS": known.read_text(),
+        "SERVER": "root@server.example.com",
+        "RUNNER_TEMP": str(tmp_path),
+    }
+    script = deploy_step(checkout)["run"]
+    step = online.machine.near("env", *(f"{name}={text}" for name, text in settings.items()),
+                               "bash", "-eo", "pipefail", "-c", script)  # fmt: skip
+    with online.load(service, "--fresh", "--calm") as load:
+        output = ok(*step, cwd=checkout)
+    assert load.failed == []
+    assert "-- Online" in output
+    assert "From GitHub" in online.curl(service, "/")
+
+    # The key cannot run another command, and sends nothing to an unknown server.
+    ssh = script[script.index("ssh -F") :].replace('"$SERVER" deploy', "$SERVER id")
+    other = [*step[:-1], ssh]
+    done = run(*other, cwd=checkout)
+    assert done.returncode != 0
+    assert "uid=" not in done.stdout
+    (tmp_path / "other").mkdir()
+    ok("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other/key")
+    public = (tmp_path / "other/key.pub").read_text()
+    at = step.index(f"KNOWN_HOSTS={settings['KNOWN_HOSTS']}")
+    step[at] = f"KNOWN_HOSTS=server.example.com {public}"
+    done = run(*step, cwd=checkout)
+    assert done.returncode != 0
+    assert "Host key verification failed" in done.stdout
+
+
+# A step of the one command, and after how many seconds the connection is lost in it.
+CUTS = [
+    *[("Send", delay) for delay in (0, 0.2, 0.5)],
+    *[("Build", delay) for delay in (0, 0.7)],
+    *[("Install packages", delay) for delay in (0, 3)],
+    *[("Preflight", delay) for delay in (0, 0.8)],
+    *[("Switch", delay) for delay in (0, 0.4, 1)],
+]
+ONE_COMMAND = "deploy/release root@server.example.com --https"
+
+
+@pytest.mark.usefixtures("by_script")
+def test_command_that_is_cut_off_goes_on_when_it_is_repeated(online):
+    """The connection is lost at twelve moments, one run after the other; then it ends online.
+
+    A release goes on without its connection, so that the next run may have to wait.
+    """
+    service = PAIRS[2]
+    project = online.projects[service]
+    with online.load(service, "--fresh", "--calm") as load:
+        for number, (step, delay) in enumerate(CUTS):
+            cut_off(online, project, step, delay, terminal=number % 2 == 0)
+        command = online.machine.from_outside(ONE_COMMAND)
+        while "Another release is in progress" in (done := run(*command, cwd=project)).stdout:
+            time.sleep(1)
+    assert load.failed == []
+    assert done.returncode == 0, done.stdout
+    assert "-- Online: https://" in done.stdout.splitlines()[-1]
+    assert_nothing_is_left(online, service)
+    assert online.status(service, "/healthz") == "200"
+
+
+def cut_off(online: Online, project: Path, step: str, delay: float, terminal: bool) -> None:
+    """Run the one command, and end its connection some time after it has begun a step.
+
+    terminal: whether its input is one, so that the server ends what runs there.
+    """
+    words = online.machine.from_outside(ONE_COMMAND + ("" if terminal else " < /dev/null"))
+    options = {"cwd": str(project), "encoding": "utf-8", "timeout": 120}
+    while True:
+        child = pexpect.spawn(words[0], words[1:], **options)
+        if child.expect([f"-- {step}", "Another release is in progress"]) == 0:
+            break
+        child.expect(pexpect.EOF)
+        child.close()
+        time.sleep(1)
+    time.sleep(delay)
+    while child.isalive() and not online.machine.disconnect():
+        time.sleep(0.02)
+    output = child.read()
+    child.close()
+    assert child.exitstatus == 1, output
+    assert "Run the same command again" in output
+
+
+@pytest.mark.usefixtures("by_script")
 def test_second_release_at_a_time_is_refused(online):
     service = PAIRS[0]
     prepare(online, service)
@@ -332,21 +437,18 @@ def test_release_needs_root_and_another_checkout(online):
 @pytest.mark.usefixtures("by_script")
 @pytest.mark.parametrize("service", FIRST_PAIRS, ids=str)
 def test_release_from_a_laptop_as_the_readme_says(online, service, tmp_path):
-    """The README's two commands, with an ssh that runs them in the machine."""
+    """The README's command; what is not committed is named, and not sent."""
     laptop = tmp_path / "laptop"
     ok("git", "clone", "--quiet", online.machine.root / f"srv/git/{service}.git", laptop)
     home = laptop / "app/templates/home.html"
     home.write_text(re.sub("<h1>.*</h1>", "<h1>From afar</h1>", home.read_text()))
     ok("git", "commit", "--quiet", "--all", "--message=Change", cwd=laptop)
-    _, block = shell_blocks(online.projects[service], "Ship a change")
-    inside = online.machine.command("SCRIPT")
-    words = " ".join(f"'{word}'" for word in inside[:-1])
-    (tmp_path / "ssh").write_text(
-        '#!/bin/bash\n[ "$1" = -t ] && shift\nshift\n' + f'exec {words} "cd /root; $*"\n'
-    )
-    (tmp_path / "ssh").chmod(0o755)
+    (laptop / "app/templates/new.html").write_text("new")
+    [block] = shell_blocks(online.projects[service], "Ship a change")
     with online.load(service, "--fresh", "--calm") as load:
-        ok("bash", "-euc", f"PATH={tmp_path}:$PATH\n{block}", cwd=laptop)
+        output = ok(*online.machine.from_outside(block), cwd=laptop)
     assert load.failed == []
+    assert "?? app/templates/new.html" in output
+    assert not online.machine.path(f"/opt/{service}/app/templates/new.html").exists()
     assert "From afar" in online.curl(service, "/")
     assert domain(service) in online.machine.ok(f"cat /etc/nginx/{service}/site.conf")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.commands import ok, run
+from support.commands import ok, run, tool
 
 # What the emitted README installs, and what the tests need besides.
 README_PACKAGES = [
@@ -24,14 +24,21 @@ README_PACKAGES = [
     "restic",
 ]  # fmt: skip
 BASE_PACKAGES = [
-    "ca-certificates", "dbus", "iproute2", "openssl", "pebble", "sudo",
+    "ca-certificates", "dbus", "iproute2", "openssh-server", "openssl", "pebble", "sudo",
     "systemd", "systemd-sysv",
 ]  # fmt: skip
+SERVER = "server.example.com"  # the name of a machine in the READMEs
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copier-pyweb"
 # Where control groups are: version 2, with or without version 1.
 CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "unified", "systemd")]
 
 DIRECTORY = "https://127.0.0.1:14000/dir"
+FETCH_ROOT = """
+import ssl, urllib.request
+context = ssl._create_unverified_context()
+url = "https://127.0.0.1:15000/roots/0"
+print(urllib.request.urlopen(url, context=context).read().decode(), end="")
+"""
 
 
 def memory_cgroup() -> Path:
@@ -145,7 +152,9 @@ class Machine:
 
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root = root
-        hosts = "".join(f"127.0.0.1 {name}\n" for name in ["localhost", "machine", *names])
+        hosts = "".join(
+            f"127.0.0.1 {name}\n" for name in ["localhost", "machine", SERVER, *names]
+        )
         (root / "etc/hosts").write_text(hosts)
         (root / "etc/hostname").write_text("machine\n")
         (root / "etc/resolv.conf").unlink(missing_ok=True)
@@ -221,6 +230,37 @@ class Machine:
         enter = ["nsenter", f"--target={self.leader}", "--net", "unshare", "--mount"]
         return [*enter, "sh", "-c", hosts, "sh", *map(str, command)]
 
+    def from_outside(self, script: str) -> list[str]:
+        """Return a command of the host that runs a script, in which `ssh` leads to root here."""
+        folder = self.root.parent / "ssh"
+        if not folder.exists():
+            self._accept(folder)
+        return self.near("env", f"PATH={folder}:{os.environ['PATH']}", "bash", "-euc", script)
+
+    def disconnect(self) -> int:
+        """End the ssh processes of `from_outside`, and return how many there were."""
+        key, count = f"-i{self.root.parent}/ssh/key ", 0
+        for process, command in processes():
+            if f" {key}" in command:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    count += 1
+        return count
+
+    def _accept(self, folder: Path) -> None:
+        """Let a new key log in as root, and make an `ssh` in a folder that uses it."""
+        folder.mkdir()
+        ok("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
+        accepted = self.root / "root/.ssh/authorized_keys"
+        accepted.parent.mkdir(mode=0o700, exist_ok=True)
+        shutil.copy(folder / "key.pub", accepted)
+        own = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
+        (folder / "known_hosts").write_text(f"{SERVER} {own}")
+        words = [tool("ssh", "openssh-client"), "-F/dev/null", f"-i{folder}/key"]
+        words += [f"-oUserKnownHostsFile={folder}/known_hosts"]
+        (folder / "ssh").write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (folder / "ssh").chmod(0o755)
+
     @contextlib.contextmanager
     def limit_memory(self, size: int) -> Iterator[None]:
         """Give the machine only `size` bytes of memory while the block runs.
@@ -270,8 +310,13 @@ class Machine:
             "systemd-run --quiet --unit=pebble --setenv=PEBBLE_VA_NOSLEEP=1"
             " --setenv=PEBBLE_WFE_NONCEREJECT=0 pebble -config /srv/pebble/config.json"
         )
-        self.wait_until("curl -sk https://127.0.0.1:15000/roots/0 -o /srv/pebble/root.pem", 20)
-        root = self.ok("cat /srv/pebble/root.pem")
+        # From outside, because there may be no curl yet.
+        end = time.monotonic() + 20
+        while (done := run(*self.near("python3", "-c", FETCH_ROOT))).returncode:
+            assert time.monotonic() < end, done.stdout
+            time.sleep(0.2)
+        root = done.stdout
+        (folder / "root.pem").write_text(root)
         etc = self.root / "etc"
         with (etc / "ssl/certs/ca-certificates.crt").open("a") as bundle:
             bundle.write(root + (folder / "cert.pem").read_text())

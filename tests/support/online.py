@@ -24,7 +24,6 @@ from support.project import (
     emit,
     probes,
     section,
-    shell_blocks,
     template_lock,
 )
 
@@ -61,8 +60,8 @@ class Step(NamedTuple):
     expected: str
 
 
-def section_steps(project: Path, heading: str) -> list[Step]:
-    """Return the steps below a heading of the README, each with its check."""
+def section_steps(project: Path, heading: str, count: int) -> list[Step]:
+    """Return the steps below a heading of the README, of which there are `count`."""
     text = section(project, heading)
     # fmt: off
     found = re.findall(  # **Check:** `a command` says "something"
@@ -70,23 +69,22 @@ def section_steps(project: Path, heading: str) -> list[Step]:
         text, re.MULTILINE | re.DOTALL,
     )
     # fmt: on
-    assert len(found) == len(re.findall(r"^\*\*[0-9A-Z]\. ", text, re.MULTILINE))
+    assert len(found) == count
     return [Step(*step) for step in found]
 
 
 def steps(project: Path, by_hand: bool) -> list[Step]:
-    """Return the steps of a deployment: with deploy/release, or by hand."""
-    packages, fetch, release, https = section_steps(project, "Deploy")
+    """Return the steps of a deployment on the server: with deploy/release, or by hand."""
+    packages, fetch, release, https, _ = section_steps(project, "Deploy on the server", 5)
     if not by_hand:
         return [packages, fetch, release, https]
-    return [packages, *section_steps(project, "Deploy by hand")[:4], https]
+    return [packages, *section_steps(project, "Deploy by hand", 5)[:4], https]
 
 
 def ship(project: Path, by_hand: bool) -> str:
-    """Return what to type to deploy a change."""
-    if by_hand:
-        return section_steps(project, "Deploy by hand")[4].block
-    return shell_blocks(project, "Ship a change")[0]
+    """Return what to type on the server to deploy a change."""
+    heading = "Deploy by hand" if by_hand else "Deploy on the server"
+    return section_steps(project, heading, 5)[4].block
 
 
 class Online:
@@ -184,6 +182,19 @@ class Writing:
         return json.loads(ok(*self.command, "--read"))
 
 
+def put_online_from_outside(machine: Machine, projects: dict[str, Path]) -> None:
+    """Run the README's one command, word for word, in the folder of one project after the other."""
+    machine.start_certificate_authority()
+    for project in projects.values():
+        [(block, check, expected)] = section_steps(project, "Deploy", 1)
+        print(ok(*machine.from_outside(block), cwd=project, timeout=600))
+        assert expected in machine.ok(check)
+    # A checkout on the server, too, for the tests that release there.
+    machine.ok("apt-get install -qq git >/dev/null")
+    for name in projects:
+        machine.ok(f"git clone --quiet file:///srv/git/{name}.git {name}")
+
+
 def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> None:
     """Run the README's commands, word for word, for one site after the other.
 
@@ -207,7 +218,7 @@ def put_online(machine: Machine, projects: dict[str, Path], by_hand: bool) -> No
 def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     """Boot a Debian, by its code name, deploy the site of every pair, and shut it down at the end.
 
-    On the oldest one they are deployed by hand, on the others with deploy/release.
+    On the oldest one they are deployed by hand, on the others from outside, over SSH.
     """
     # Its own copy of the template, in which a test makes another release.
     template = Path(shutil.copytree(release, folder / "template"))
@@ -226,7 +237,10 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     machine.ok("ip address add 10.9.8.7/32 dev lo")  # an address other than 127.0.0.1
     by_hand = debian == MACHINES[0]
     try:
-        put_online(machine, sites, by_hand)
+        if by_hand:
+            put_online(machine, sites, by_hand)
+        else:
+            put_online_from_outside(machine, sites)
         yield Online(machine, projects, by_hand)
     finally:
         machine.stop()
@@ -235,7 +249,8 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
 def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     """Boot a Debian, deploy a site of every pair with SQLite and some with PostgreSQL.
 
-    All with deploy/release; their names are those of DATA_SITES.
+    On the oldest one with deploy/release there, on the others from outside; their names are
+    those of DATA_SITES.
     """
     template = Path(shutil.copytree(release, folder / "template"))
     projects = {
@@ -248,7 +263,10 @@ def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Onli
         ok("git", "clone", "--quiet", "--bare", project, root / f"srv/git/{name}.git")
     machine = Machine(root, [domain(name) for name in projects])
     try:
-        put_online(machine, projects, by_hand=False)
+        if debian == MACHINES[0]:
+            put_online(machine, projects, by_hand=False)
+        else:
+            put_online_from_outside(machine, projects)
         yield Online(machine, projects, by_hand=False)
     finally:
         machine.stop()

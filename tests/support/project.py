@@ -256,6 +256,8 @@ SECTIONS = {
         "Run a one-off command",
         "Store uploads",
         "Send email",
+        "Deploy on the server",
+        "Deploy from GitHub",
         "Deploy by hand",
         "Other distributions",
         "Mainland China",
