@@ -97,9 +97,10 @@ async def wait():
 
 COMPRESS = """
 from pathlib import Path
-from runpy import run_path
 
-run_path("deploy/release")["compress"](Path("app/static"))
+from assets import compress
+
+compress(Path("app/static"))
 """
 
 
