@@ -12,10 +12,16 @@ STACKS = [Stack(*pair, name) for pair in PAIRS for name in DATABASES if name != 
 NAMES = {"data"}  # of settings
 
 
-@pytest.fixture(params=LANGUAGES)
-def project(request: pytest.FixtureRequest, release: Path, pair: Stack, tmp_path: Path) -> Path:
-    """A project of the stack in each language."""
-    return emit(release, tmp_path / "my-app", **pair._asdict(), language=request.param)
+@pytest.fixture(scope="session", params=LANGUAGES)
+def project(
+    request: pytest.FixtureRequest,
+    release: Path,
+    pair: Stack,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A project of the stack in each language. Tests must not change it."""
+    path = tmp_path_factory.mktemp(f"{pair}-agents") / "my-app"
+    return emit(release, path, **pair._asdict(), language=request.param)
 
 
 def text_of(project: Path, name: str = "AGENTS.md") -> str:

@@ -53,6 +53,7 @@ def test_nothing_is_deployed_without_the_secret(project, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.first_pairs
 def test_commands_of_the_workflow_pass(project, tmp_path):
     """Step by step in a new environment, as on GitHub's runner."""
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)

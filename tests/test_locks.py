@@ -110,6 +110,7 @@ def test_own_tests_find_an_outdated_lock(installed, tmp_path, what, says):
     assert f"{says}{recorded(lock_command(project))}" in failed.stdout
 
 
+@pytest.mark.first_pairs
 def test_a_package_is_added_as_the_readme_says(installed, tmp_path):
     """Its line in requirements.txt, then the block of the README."""
     project = shutil.copytree(installed.path, tmp_path / "my-app", symlinks=True)

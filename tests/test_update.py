@@ -164,6 +164,7 @@ def test_own_file_conflicts_with_a_new_one_of_that_name(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.first_pairs
 def test_one_command_resolves_a_conflict_in_the_lock(pair, history, installed, tmp_path):
     """The owner's package is next to one that the template has updated."""
     project = start(history, tmp_path / "my-app", pair, OLDER)
