@@ -81,6 +81,22 @@ def test_only_what_is_committed_is_sent(laptop):
     assert not (laptop.home / "my-app.upload/new.txt").exists()
 
 
+def test_project_from_windows_is_released(laptop):
+    """There, git does not mark scripts as executable."""
+    for path in (laptop.project / "deploy").iterdir():
+        if path.is_file():
+            path.chmod(0o644)
+    commit(laptop.project, "Second")
+    assert laptop.call("release", SERVER).returncode == 0
+    sent = laptop.home / "my-app.upload/deploy"
+    modes = {
+        path.name: path.stat().st_mode & 0o111 for path in sent.iterdir() if path.is_file()
+    }
+    assert {name for name, mode in modes.items() if mode} == {
+        name for name in modes if "." not in name
+    }
+
+
 def test_deleted_files_are_deleted_on_the_server(laptop):
     laptop.call("release", SERVER)
     (laptop.project / "app/static/style.css").unlink()

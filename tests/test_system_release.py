@@ -6,11 +6,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import pexpect
 import pytest
 from support.commands import ok, run
 from support.github import deploy_step
-from support.online import Online, domain, kill_release
+from support.online import ONE_COMMAND, Online, cut_off, domain, kill_release
 from support.project import FIRST_PAIRS, PAIRS, Pair, in_turn, shell_blocks
 
 pytestmark = pytest.mark.slow
@@ -71,7 +70,6 @@ def assert_nothing_is_left(online: Online, service: Pair) -> None:
 
 
 @pytest.mark.usefixtures("by_hand")
-@pytest.mark.parametrize("service", FIRST_PAIRS, ids=str)
 def test_release_takes_over_a_deployment_by_hand(online, service):
     """And --rollback goes back to it."""
     prepare(online, service, title("It is released!"))
@@ -359,7 +357,6 @@ CUTS = [
     *[("Preflight", delay) for delay in (0, 0.8)],
     *[("Switch", delay) for delay in (0, 0.4, 1)],
 ]
-ONE_COMMAND = "deploy/release root@server.example.com --https"
 
 
 @pytest.mark.usefixtures("by_script")
@@ -372,7 +369,7 @@ def test_command_that_is_cut_off_goes_on_when_it_is_repeated(online):
     project = online.projects[service]
     with online.load(service, "--fresh", "--calm") as load:
         for number, (step, delay) in enumerate(CUTS):
-            cut_off(online, project, step, delay, terminal=number % 2 == 0)
+            cut_off(online.machine, project, step, delay, terminal=number % 2 == 0)
         command = online.machine.from_outside(ONE_COMMAND)
         while "Another release is in progress" in (done := run(*command, cwd=project)).stdout:
             time.sleep(1)
@@ -381,29 +378,6 @@ def test_command_that_is_cut_off_goes_on_when_it_is_repeated(online):
     assert "-- Online: https://" in done.stdout.splitlines()[-1]
     assert_nothing_is_left(online, service)
     assert online.status(service, "/healthz") == "200"
-
-
-def cut_off(online: Online, project: Path, step: str, delay: float, terminal: bool) -> None:
-    """Run the one command, and end its connection some time after it has begun a step.
-
-    terminal: whether its input is one, so that the server ends what runs there.
-    """
-    words = online.machine.from_outside(ONE_COMMAND + ("" if terminal else " < /dev/null"))
-    options = {"cwd": str(project), "encoding": "utf-8", "timeout": 120}
-    while True:
-        child = pexpect.spawn(words[0], words[1:], **options)
-        if child.expect([f"-- {step}", "Another release is in progress"]) == 0:
-            break
-        child.expect(pexpect.EOF)
-        child.close()
-        time.sleep(1)
-    time.sleep(delay)
-    while child.isalive() and not online.machine.disconnect():
-        time.sleep(0.02)
-    output = child.read()
-    child.close()
-    assert child.exitstatus == 1, output
-    assert "Run the same command again" in output
 
 
 @pytest.mark.usefixtures("by_script")

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import pexpect
+
 from support.commands import commit, ok
 from support.machine import Machine, root_file_system
 from support.project import (
@@ -182,9 +184,41 @@ class Writing:
         return json.loads(ok(*self.command, "--read"))
 
 
+ONE_COMMAND = "deploy/release root@server.example.com --https"
+
+
+def cut_off(machine: Machine, project: Path, step: str, delay: float, terminal: bool) -> None:
+    """Run the one command, and end its connection some time after it has begun a step.
+
+    terminal: whether its input is one, so that the server ends what runs there.
+    """
+    words = machine.from_outside(ONE_COMMAND + ("" if terminal else " < /dev/null"))
+    options = {"cwd": str(project), "encoding": "utf-8", "timeout": 120}
+    while True:
+        child = pexpect.spawn(words[0], words[1:], **options)
+        if child.expect([f"-- {step}", "Another release is in progress"]) == 0:
+            break
+        child.expect(pexpect.EOF)
+        child.close()
+        time.sleep(1)
+    time.sleep(delay)
+    while child.isalive() and not machine.disconnect():
+        time.sleep(0.02)
+    output = child.read()
+    child.close()
+    assert child.exitstatus == 1, output
+    assert "Run the same command again" in output
+
+
 def put_online_from_outside(machine: Machine, projects: dict[str, Path]) -> None:
-    """Run the README's one command, word for word, in the folder of one project after the other."""
+    """Run the README's one command, word for word, in the folder of one project after the other.
+
+    At first, the connection is lost while packages are being installed, at two moments.
+    """
     machine.start_certificate_authority()
+    for delay in (1, 4):
+        first = next(iter(projects.values()))
+        cut_off(machine, first, "(Install system packages|Wait until)", delay, terminal=True)
     for project in projects.values():
         [(block, check, expected)] = section_steps(project, "Deploy", 1)
         print(ok(*machine.from_outside(block), cwd=project, timeout=600))
