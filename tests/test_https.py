@@ -128,6 +128,17 @@ def test_site_with_a_certificate_for_another_domain_is_reported(https, capsys):
     assert "not valid for example.com. Add --https to the command" in capsys.readouterr().out
 
 
+def test_release_is_not_a_failure_for_lack_of_openssl(https, monkeypatch, capsys):
+    link(https.NGINX, "https.conf")
+    https.SITE, https.HTTPS = (
+        https.NGINX / "conf.d/my-app.conf",
+        https.NGINX / "my-app/https.conf",
+    )
+    monkeypatch.setenv("PATH", "/nowhere")
+    https.check_certificate()
+    assert capsys.readouterr().out == ""
+
+
 def link(nginx: Path, target: str) -> None:
     """Let nginx have the site over HTTP or HTTPS."""
     for folder in ("conf.d", "my-app"):
