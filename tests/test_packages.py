@@ -1,0 +1,78 @@
+"""deploy/release installs packages once for all releases that have the same ones."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+import pytest
+from support.commands import ok
+from support.project import FEW_STACKS
+
+pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
+MODULES = ("assets", "https", "remote", "server", "tls", "trial")
+
+
+@pytest.fixture
+def release(project: Path, tmp_path: Path, monkeypatch):
+    """deploy/release as a module, whose releases are in tmp_path."""
+    monkeypatch.syspath_prepend(str(project / "deploy"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    loader = SourceFileLoader("release", str(project / "deploy/release"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("release", loader))
+    loader.exec_module(module)
+    monkeypatch.setattr(module, "VERSIONS", tmp_path)
+    yield module
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def install(release, project: Path, tmp_path: Path):
+    """Returns a function that makes a release with one package, and returns its packages."""
+    lock = (project / "requirements.lock").read_text()
+    markupsafe = lock[lock.index("markupsafe==") :].split("\n    # via")[0]
+
+    def install(name: str, more: str = "", python: str = sys.executable) -> Path:
+        version = tmp_path / name
+        version.mkdir()
+        (version / "requirements.lock").write_text(f"{markupsafe}\n{more}")
+        packages = release.install_packages(version, python)
+        (version / ".released").touch()
+        assert (version / ".venv").resolve() == packages
+        ok(version / ".venv/bin/python", "-c", "import markupsafe")
+        return packages
+
+    return install
+
+
+def test_packages_are_shared_while_they_are_the_same(install, release, tmp_path, capsys):
+    first = install("20260101-000000")
+    assert "Install packages" in capsys.readouterr().out
+    assert install("20260102-000000") == first
+    assert "Install packages" not in capsys.readouterr().out
+    other = install("20260103-000000", "# another lock\n")
+    assert other != first
+    for name in ("20260101-000000", "20260102-000000"):
+        release.remove_unused_packages()
+        assert first.exists()
+        shutil.rmtree(tmp_path / name)
+    release.remove_unused_packages()
+    assert not first.exists()
+    assert other.exists()
+
+
+def test_packages_that_are_not_as_installed_are_not_used_again(install):
+    """The current release keeps them; the new one gets its own."""
+    first = install("20260101-000000")
+    ok(first / "bin/pip", "uninstall", "--quiet", "--yes", "markupsafe")
+    second = install("20260102-000000")
+    assert second != first
+    (second / "bin/python3").unlink()  # as after an update of the system
+    os.symlink("/usr/bin/python3.0", second / "bin/python3")
+    third = install("20260103-000000")
+    assert third != second
+    (third / "installed").unlink()  # the installation was killed
+    assert install("20260104-000000") != third
