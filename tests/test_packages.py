@@ -16,7 +16,7 @@ MODULES = ("assets", "https", "remote", "server", "tls", "trial")
 
 
 @pytest.fixture
-def release(project: Path, tmp_path: Path, monkeypatch):
+def script(project: Path, tmp_path: Path, monkeypatch):
     """deploy/release as a module, whose releases are in tmp_path."""
     monkeypatch.syspath_prepend(str(project / "deploy"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -30,7 +30,7 @@ def release(project: Path, tmp_path: Path, monkeypatch):
 
 
 @pytest.fixture
-def install(release, project: Path, tmp_path: Path):
+def install(script, project: Path, tmp_path: Path):
     """Returns a function that makes a release with one package, and returns its packages."""
     lock = (project / "requirements.lock").read_text()
     markupsafe = lock[lock.index("markupsafe==") :].split("\n    # via")[0]
@@ -39,7 +39,7 @@ def install(release, project: Path, tmp_path: Path):
         version = tmp_path / name
         version.mkdir()
         (version / "requirements.lock").write_text(f"{markupsafe}\n{more}")
-        packages = release.install_packages(version, python)
+        packages = script.install_packages(version, python)
         (version / ".released").touch()
         assert (version / ".venv").resolve() == packages
         ok(version / ".venv/bin/python", "-c", "import markupsafe")
@@ -48,7 +48,7 @@ def install(release, project: Path, tmp_path: Path):
     return install
 
 
-def test_packages_are_shared_while_they_are_the_same(install, release, tmp_path, capsys):
+def test_packages_are_shared_while_they_are_the_same(install, script, tmp_path, capsys):
     first = install("20260101-000000")
     assert "Install packages" in capsys.readouterr().out
     assert install("20260102-000000") == first
@@ -56,10 +56,10 @@ def test_packages_are_shared_while_they_are_the_same(install, release, tmp_path,
     other = install("20260103-000000", "# another lock\n")
     assert other != first
     for name in ("20260101-000000", "20260102-000000"):
-        release.remove_unused_packages()
+        script.remove_unused_packages()
         assert first.exists()
         shutil.rmtree(tmp_path / name)
-    release.remove_unused_packages()
+    script.remove_unused_packages()
     assert not first.exists()
     assert other.exists()
 
@@ -70,8 +70,8 @@ def test_packages_that_are_not_as_installed_are_not_used_again(install):
     ok(first / "bin/pip", "uninstall", "--quiet", "--yes", "markupsafe")
     second = install("20260102-000000")
     assert second != first
-    (second / "bin/python3").unlink()  # as after an update of the system
-    os.symlink("/usr/bin/python3.0", second / "bin/python3")
+    (second / "bin/python").unlink()  # as after an update of the system
+    os.symlink("/usr/bin/python3.0", second / "bin/python")
     third = install("20260103-000000")
     assert third != second
     (third / "installed").unlink()  # the installation was killed

@@ -40,7 +40,7 @@ def released(online: Online, service: Pair, *options: str) -> str:
 
 
 def releases_of(online: Online, service: Pair) -> list[str]:
-    return online.machine.ok(f"ls --ignore=by-hash /opt/{service}.versions").split()
+    return online.machine.ok(f"ls --ignore=by-hash --ignore=packages-* /opt/{service}.versions").split()
 
 
 def current(online: Online, service: Pair) -> str:
@@ -54,13 +54,21 @@ def style_sheet(online: Online, service: Pair) -> str:
     return url
 
 
+def forget_packages(online: Online, service: Pair) -> None:
+    """Let the next release install its packages as if no other had the same ones."""
+    online.machine.ok(f"rm -f /opt/{service}.versions/packages-*/installed")
+
+
 def assert_nothing_is_left(online: Online, service: Pair) -> None:
     """Check that no trial and no incomplete release is left, and /etc is of the current one."""
     machine = online.machine
     assert machine.run(f"ls -d /run/systemd/system/{service}-trial*").returncode == 2
     assert machine.run(f"systemctl is-active {service}-trial.service").stdout != "active\n"
+    versions = f"/opt/{service}.versions"
     for version in releases_of(online, service):
-        machine.ok(f"test -f /opt/{service}.versions/{version}/.released")
+        machine.ok(f"test -f {versions}/{version}/.released")
+    for packages in machine.run(f"ls -d {versions}/packages-*").stdout.split():
+        machine.ok(f"readlink {versions}/*/.venv | grep -qx {packages}")
     installed = f"/etc/nginx/{service} /opt/{service}/deploy/nginx/{service}"
     machine.ok(f"diff -r --exclude=tls.conf {installed}")
     machine.ok(f"test -s /etc/nginx/{service}/tls.conf")
@@ -257,6 +265,7 @@ def test_release_on_a_full_disk_never_goes_live(online):
     folder = f"/opt/{service}.versions"
     prepare(online, service)
     before = releases_of(online, service)
+    forget_packages(online, service)
     try:
         online.machine.ok(
             f"mkdir /srv/disk; size=$(( $(du -sm {folder} | cut -f 1) + 8 ));"
@@ -293,6 +302,8 @@ def test_killed_release_is_cleaned_up_by_the_next(online, service, moment):
     """The site stays up, and the next run cleans up."""
     step, delay = KILLED[moment]
     prepare(online, service)
+    if step == "Install":
+        forget_packages(online, service)
     with online.load(service, "--fresh", "--calm") as load:
         kill_release(online.machine, f"{NEXT}/deploy", step, delay)
         time.sleep(1)
@@ -369,6 +380,8 @@ def test_command_that_is_cut_off_goes_on_when_it_is_repeated(online):
     project = online.projects[service]
     with online.load(service, "--fresh", "--calm") as load:
         for number, (step, delay) in enumerate(CUTS):
+            if step == "Install packages":
+                forget_packages(online, service)
             cut_off(online.machine, project, step, delay, terminal=number % 2 == 0)
         command = online.machine.from_outside(ONE_COMMAND)
         while "Another release is in progress" in (done := run(*command, cwd=project)).stdout:
