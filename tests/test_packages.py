@@ -1,7 +1,6 @@
 """deploy/release installs packages once for all releases that have the same ones."""
 
 import importlib.util
-import os
 import shutil
 import sys
 from importlib.machinery import SourceFileLoader
@@ -64,15 +63,25 @@ def test_packages_are_shared_while_they_are_the_same(install, script, tmp_path, 
     assert other.exists()
 
 
-def test_packages_that_are_not_as_installed_are_not_used_again(install):
+def test_packages_that_are_not_as_installed_are_not_used_again(install, script, tmp_path):
     """The current release keeps them; the new one gets its own."""
-    first = install("20260101-000000")
-    ok(first / "bin/pip", "uninstall", "--quiet", "--yes", "markupsafe")
-    second = install("20260102-000000")
-    assert second != first
-    (second / "bin/python").unlink()  # as after an update of the system
-    os.symlink("/usr/bin/python3.0", second / "bin/python")
-    third = install("20260103-000000")
-    assert third != second
-    (third / "installed").unlink()  # the installation was killed
-    assert install("20260104-000000") != third
+    packages = install("20260101-000000")
+    lock, wanted = tmp_path / "20260101-000000/requirements.lock", packages / "installed"
+    python = packages / "bin/python"
+
+    def found():
+        return script.find_packages(text, lock)
+
+    text = wanted.read_text()
+    assert found() == packages
+    target = python.readlink()
+    python.unlink()
+    python.symlink_to("/usr/bin/python3.0")  # as after an update of the system
+    assert found() is None
+    python.unlink()
+    python.symlink_to(target)
+    assert found() == packages
+    ok(python, "-m", "pip", "uninstall", "--quiet", "--yes", "markupsafe")
+    assert found() is None
+    wanted.unlink()  # the installation was killed
+    assert found() is None
