@@ -40,7 +40,9 @@ def released(online: Online, service: Pair, *options: str) -> str:
 
 
 def releases_of(online: Online, service: Pair) -> list[str]:
-    return online.machine.ok(f"ls --ignore=by-hash --ignore=packages-* /opt/{service}.versions").split()
+    return online.machine.ok(
+        f"ls --ignore=by-hash --ignore=packages-* /opt/{service}.versions"
+    ).split()
 
 
 def current(online: Online, service: Pair) -> str:
