@@ -1,4 +1,4 @@
-"""Both commands of README.md on a bare Debian: python3, python3-venv, git, an ordinary user."""
+"""The commands of README.md on a bare Debian: python3, python3-venv, git, an ordinary user."""
 
 import os
 import re
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGES = ["python3", "python3-venv", "git"]
 DEBIANS = {"debian-12": "bookworm", "debian-13": "trixie"}
+NEWEST = "debian-13"
 CHECKOUT = "/home/user/copier-pyweb"
 
 
@@ -43,15 +44,15 @@ def bare_root(release: str) -> Path:
     return root
 
 
-@pytest.fixture(params=DEBIANS)
-def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
+@pytest.fixture
+def machine(debian: str, tmp_path: Path) -> Iterator[list[str]]:
     """The words that run a script as an ordinary user on a bare Debian with a checkout."""
     if os.getuid():
         skip_or_fail("root")
     tool("systemd-nspawn", "systemd-container")
     tool("debootstrap", "debootstrap")
     root = tmp_path / "root"
-    ok("cp", "--archive", bare_root(DEBIANS[request.param]), root)
+    ok("cp", "--archive", bare_root(DEBIANS[debian]), root)
     for conf in (Path("/etc/pip.conf"), Path.home() / ".config/pip/pip.conf"):
         if conf.is_file():
             shutil.copy(conf, root / "etc/pip.conf")
@@ -69,8 +70,9 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str
     shutil.rmtree(root)
 
 
-def test_both_commands_of_the_readme_succeed(machine):
-    """The first with Enter at each question; the second ends with passed tests."""
+@pytest.mark.parametrize("debian", DEBIANS)
+def test_commands_of_the_readme_succeed(machine, debian):
+    """The first with Enter at each question; the second, on the newest, passes the tests."""
     began = time.monotonic()
     first = pexpect.spawn(
         machine[0], [*machine[1:], command("Start a project")], encoding="utf-8", timeout=300
@@ -84,6 +86,8 @@ def test_both_commands_of_the_readme_succeed(machine):
     first.close()
     assert first.exitstatus == 0
     emitted = time.monotonic()
+    if debian != NEWEST:  # two minutes of tests that have run with its Python already
+        return
     output = ok(*machine, command("Test it"), timeout=1800)
     print(f"first command {emitted - began:.0f} s, second {time.monotonic() - emitted:.0f} s")
     print(output[-500:])
