@@ -129,6 +129,37 @@ def test_other_name_redirects_to_the_domain(online, service):
     assert verified == (service == PAIRS[0])
 
 
+def answers_to_both_names(service: Pair) -> dict[tuple[str, str, str, str], str]:
+    """Return what curl shows of a site's answers.
+
+    By URL, the option for the version of HTTP, the address, and the version that answers.
+    """
+    host, page = domain(service), "/?x=1"
+    answers = {}
+    for address in ("127.0.0.1", "[::1]"):
+        for name in (host, f"www.{host}"):
+            url = f"http://{name}{page}"
+            answers[url, "--http1.1", address, "1.1"] = f"308 https://{host}{page}"
+        for option, version in (("--http1.1", "1.1"), ("--http2", "2")):
+            answers[f"https://{host}{page}", option, address, version] = "200 "
+            url = f"https://www.{host}{page}"
+            answers[url, option, address, version] = f"308 https://{host}{page}"
+    return answers
+
+
+def test_both_names_answer_over_each_protocol(online, service):
+    """HTTP and HTTPS, HTTP/1.1 and HTTP/2, IPv4 and IPv6, as in a table."""
+    expected = answers_to_both_names(service)
+    shown = "%{http_version} %{http_code} %{redirect_url}\\n"
+    lines = []
+    for url, option, address, _version in expected:
+        at = f"--connect-to '::{address}:'"
+        lines.append(f"curl -sko /dev/null {option} {at} -w '{shown}' '{url}'")
+    found = online.machine.ok("\n".join(lines)).splitlines()
+    wanted = [f"{key[3]} {answer}" for key, answer in expected.items()]
+    assert dict(zip(expected, found, strict=True)) == dict(zip(expected, wanted, strict=True))
+
+
 def test_unknown_host_gets_no_page(online, service):
     for host in ("evil.example", "127.0.0.1", f"{domain(service)}.evil.example"):
         done = online.machine.run(f"curl -sS -H 'Host: {host}' http://{domain(service)}/")
