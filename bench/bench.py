@@ -11,9 +11,11 @@ which report.py makes the tables and the plot. README.md describes the cases and
 import argparse
 import contextlib
 import datetime
+import http.client
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import socket
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,13 +110,15 @@ class Case(NamedTuple):
     """The requests of a case.
 
     paths: requested in turn. connections: the number at a time. gzip: whether the client
-    accepts it. waiting: how many other connections request /wait at the same time.
+    accepts it. waiting: how many other connections request /wait at the same time. again: as
+    on a second visit, see second_visit().
     """
 
     paths: list[str]
     connections: int = 16
     gzip: bool = False
     waiting: int = 0
+    again: bool = False
 
 
 CASES = {
@@ -125,6 +129,7 @@ CASES = {
     "static_gzip": Case(["/static/bench.css"], gzip=True),
     "wait": Case(["/wait"], connections=64),
     "next_to_waiting": Case(["/items/42?q=tea"], connections=4, waiting=32),
+    "second_visit": Case(["/"], gzip=True, again=True),
 }
 
 
@@ -330,6 +335,28 @@ def start_time(setup: Setup, folder: Path) -> float:
         return (time.monotonic() - start) * 1e3
 
 
+def second_visit(site: Site, page: str) -> list[str]:
+    """Return what a browser requests on its second visit to a page, as arguments of wrk.lua.
+
+    The page; and each of its files, unless the first response has said for how long it may
+    be kept: then with its ETag.
+    """
+    requests = [page]
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", site.port)) as connection:
+
+        def get(path: str) -> http.client.HTTPResponse:
+            connection.request("GET", path, headers={"Host": "example.com"})
+            return connection.getresponse()
+
+        text = get(page).read().decode()
+        for path in re.findall(r'(?:href|src)="(?:http://example.com)?(/static/[^"]+)"', text):
+            response = get(path)
+            response.read()
+            if "max-age" not in response.headers.get("Cache-Control", ""):
+                requests.append(f"IF {response.headers['ETag']} {path}")
+    return requests
+
+
 def wrk(site: Site, case: Case, seconds: int) -> list[str]:
     """Return the command that loads a site with a case."""
     encoding = ["-H", "Accept-Encoding: gzip, deflate, br"] if case.gzip else []
@@ -353,6 +380,8 @@ def load(site: Site, case: Case, seconds: int, may_fail: bool = False) -> dict[s
             command = wrk(site, Case(["/wait"], case.waiting), seconds + 1)
             stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             time.sleep(0.5)
+        if case.again:
+            case = case._replace(paths=second_visit(site, *case.paths))
         before = site.cpu()
         output = ok(*wrk(site, case, seconds))
         used = site.cpu() - before
@@ -371,15 +400,21 @@ def load(site: Site, case: Case, seconds: int, may_fail: bool = False) -> dict[s
     return sample
 
 
-def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dict:
-    """Return all samples, as set-up -> case -> figure -> one value for each round."""
+def measure(
+    setups: list[Setup], folder: Path, rounds: int, seconds: int, only: str = ""
+) -> dict:
+    """Return all samples, as set-up -> case -> figure -> one value for each round.
+
+    only: measure this case alone.
+    """
+    cases = {name: case for name, case in CASES.items() if only in ("", name)}
     samples = {setup.name: defaultdict(lambda: defaultdict(list)) for setup in setups}
 
     def record(setup: Setup, case: str, **figures: float) -> None:
         for figure, value in figures.items():
             samples[setup.name][case][figure].append(round(value, 3))
 
-    for number in range(rounds):
+    for number in range(rounds if not only else 0):
         for setup in rotate(setups, number):
             path = folder / f"start-{setup.name}-{number}"
             record(setup, "start", ms=start_time(setup, path))
@@ -392,7 +427,7 @@ def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dic
         for setup, site in sites.items():
             record(setup, "memory", idle_mb=site.memory())
         for number in range(rounds):
-            for name, case in CASES.items():
+            for name, case in cases.items():
                 for setup in rotate(setups, number):
                     record(setup, name, **load(sites[setup], case, seconds))
                     time.sleep(0.2)
@@ -426,8 +461,11 @@ def say(text: str) -> None:
     print(f"-- {text}", flush=True)
 
 
-def parse(description: str, output: Path) -> argparse.Namespace:
-    """Return the options of the command line. Exit if a tool is missing."""
+def parse(description: str, output: Path, cases: Iterable[str] = ()) -> argparse.Namespace:
+    """Return the options of the command line. Exit if a tool is missing.
+
+    cases: of which one may be measured alone.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -437,6 +475,9 @@ def parse(description: str, output: Path) -> argparse.Namespace:
     )
     parser.add_argument("--only", default="", help="run set-ups whose name contains this")
     parser.add_argument("--output", type=Path, default=output, help=f"default: {output.name}")
+    if cases:
+        text = "measure this case alone, and replace its figures in the output"
+        parser.add_argument("--case", choices=cases, default="", help=text)
     options = parser.parse_args()
     for command, package in TOOLS.items():
         if not shutil.which(command):
@@ -445,14 +486,15 @@ def parse(description: str, output: Path) -> argparse.Namespace:
 
 
 def main() -> None:
-    options = parse(__doc__, BENCH / "results.json")
+    options = parse(__doc__, BENCH / "results.json", CASES)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         isolate(folder)
         timed = Timed()
         template = make_template(folder)
-        say("Time copier copy and copier update")
-        time_template(template, folder / "copies", options.rounds, timed)
+        if not options.case:
+            say("Time copier copy and copier update")
+            time_template(template, folder / "copies", options.rounds, timed)
         say("Emit and install a project of each pair")
         projects = prepare(template, folder / "projects", timed)
         setups = [
@@ -462,7 +504,13 @@ def main() -> None:
         ]
         setups += [Setup(str(pair), project) for pair, project in projects.items()]
         setups = [setup for setup in setups if options.only in setup.name]
-        samples = measure(setups, folder, options.rounds, options.seconds)
+        samples = measure(setups, folder, options.rounds, options.seconds, options.case)
+    if options.case:
+        results = json.loads(options.output.read_text())
+        for name, cases in samples.items():
+            results["samples"][name][options.case] = cases[options.case]
+        write(results, options.output)
+        return
     results = {
         "machine": machine(),
         "rounds": options.rounds,
@@ -470,8 +518,12 @@ def main() -> None:
         "samples": samples,
         "commands": timed.samples,
     }
-    options.output.write_text(json.dumps(results, indent=1) + "\n")
-    say(f"Written: {options.output}")
+    write(results, options.output)
+
+
+def write(results: dict, output: Path) -> None:
+    output.write_text(json.dumps(results, indent=1) + "\n")
+    say(f"Written: {output}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ CASES = {
     "static_gzip": "file, gzipped",
     "wait": "waits 50 ms, 64 at a time",
     "next_to_waiting": "JSON next to 32 that wait",
+    "second_visit": "second visit",
 }
 UNITS = {"cpu_us": "CPU µs", "rps": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
 

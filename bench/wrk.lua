@@ -1,6 +1,7 @@
 -- Request the arguments after wrk's own in turn, and end with a line of JSON.
 --
--- An argument is a path, or "POST" and a path: then a form with a new name is sent to it.
+-- An argument is a path, or "POST" and a path: then a form with a new name is sent to it. Or it is
+-- "IF", an ETag and a path: then the response need only say whether the file has changed.
 
 local requests = {}
 local turn = 0
@@ -14,10 +15,20 @@ local function post(path)
     end
 end
 
+local function revalidate(etag, path)
+    local headers = {["If-None-Match"] = etag}
+    for name, value in pairs(wrk.headers) do
+        headers[name] = value
+    end
+    return wrk.format("GET", path, headers)
+end
+
 function init(arguments)
     for number, argument in ipairs(arguments) do
         local path = argument:match("^POST (.+)")
-        requests[number] = path and post(path) or wrk.format("GET", argument)
+        local etag, file = argument:match("^IF (%S+) (.+)")
+        requests[number] = path and post(path) or file and revalidate(etag, file)
+            or wrk.format("GET", argument)
     end
 end
 
