@@ -70,7 +70,7 @@ def assert_nothing_is_left(online: Online, service: Pair) -> None:
     for version in releases_of(online, service):
         machine.ok(f"test -f {versions}/{version}/.released")
     for packages in machine.run(f"ls -d {versions}/packages-*").stdout.split():
-        machine.ok(f"readlink {versions}/*/.venv | grep -qx {packages}")
+        machine.ok(f"readlink {versions}/*/.venv | grep -x {packages}")
     installed = f"/etc/nginx/{service} /opt/{service}/deploy/nginx/{service}"
     machine.ok(f"diff -r --exclude=tls.conf {installed}")
     machine.ok(f"test -s /etc/nginx/{service}/tls.conf")
