@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.commands import ok, tool
 from support.project import FEW_STACKS
+from support.serve import make_certificate
 
 pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
 HERE, THERE = "192.0.2.7", "198.51.100.9"
@@ -34,7 +34,7 @@ def module(project: Path, tmp_path: Path, monkeypatch):
 @pytest.fixture
 def https(module, tmp_path, monkeypatch):
     https = module("https")
-    monkeypatch.setattr(https, "CERTIFICATE", tmp_path / "certificate.pem")
+    monkeypatch.setattr(https, "CERTIFICATE", tmp_path / "fullchain.pem")
     monkeypatch.setattr(https, "RENEWAL", tmp_path / "renewal.conf")
     return https
 
@@ -74,24 +74,6 @@ def test_domain_that_does_not_resolve_is_reported(https, monkeypatch):
         https.names_here()
 
 
-def make_certificate(path: Path, *names: str, days: int = 9) -> None:
-    tool("openssl", "openssl")
-    alternatives = ",".join(f"DNS:{name}" for name in names)
-    command = [
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-subj",
-        "/CN=test",
-        "-keyout",
-        "/dev/null",
-    ]
-    options = ("-days", str(days), "-addext", f"subjectAltName={alternatives}")
-    ok("openssl", *command, *options, "-out", path)
-
-
 @pytest.mark.parametrize(
     ("certified", "names", "by_certbot", "needed"),
     [
@@ -109,14 +91,14 @@ def make_certificate(path: Path, *names: str, days: int = 9) -> None:
 )
 def test_certificate_is_got_if_it_is_needed(https, certified, names, by_certbot, needed):
     if certified:
-        make_certificate(https.CERTIFICATE, *certified)
+        make_certificate(https.CERTIFICATE.parent, *certified)
     if by_certbot:
         https.RENEWAL.touch()
     assert https.needs_certificate(names) == needed
 
 
 def test_site_with_a_certificate_for_another_domain_is_reported(https, capsys):
-    make_certificate(https.CERTIFICATE, "old.example")
+    make_certificate(https.CERTIFICATE.parent, "old.example")
     https.check_certificate()
     assert capsys.readouterr().out == ""  # not over HTTPS yet
     link(https.NGINX, "https.conf")

@@ -244,12 +244,13 @@ def keep_static_files(
     ok("python3", "-B", "-c", KEEP, project / "deploy", kept, release, function)
 
 
-def make_certificate(folder: Path) -> None:
-    """Make a self-signed certificate for example.com where https.conf expects one."""
+def make_certificate(folder: Path, *names: str) -> None:
+    """Make a self-signed certificate for names, or example.com, as https.conf names its files."""
+    alternatives = ",".join(f"DNS:{name}" for name in names or ["example.com"])
     # fmt: off
     ok(
         tool("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-        "-nodes", "-days", "2", "-subj", "/CN=example.com",
+        "-nodes", "-days", "2", "-subj", "/CN=example.com", "-addext", f"subjectAltName={alternatives}",
         "-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem",
     )
     # fmt: on
