@@ -283,8 +283,8 @@ def bring_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
 def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Online]:
     """Boot a Debian, deploy a site of every pair with SQLite and some with PostgreSQL.
 
-    On the oldest one with deploy/release there, on the others from outside; their names are
-    those of DATA_SITES.
+    On the oldest one from outside, on the others with deploy/release there: the other way
+    round than bring_online(). Their names are those of DATA_SITES.
     """
     template = Path(shutil.copytree(release, folder / "template"))
     projects = {
@@ -298,9 +298,9 @@ def bring_data_online(debian: str, release: Path, folder: Path) -> Iterator[Onli
     machine = Machine(root, [domain(name) for name in projects])
     try:
         if debian == MACHINES[0]:
-            put_online(machine, projects, by_hand=False)
-        else:
             put_online_from_outside(machine, projects)
+        else:
+            put_online(machine, projects, by_hand=False)
         yield Online(machine, projects, by_hand=False)
     finally:
         machine.stop()
