@@ -69,7 +69,7 @@ def assert_nothing_is_left(online: Online, service: Pair) -> None:
     versions = f"/opt/{service}.versions"
     for version in releases_of(online, service):
         machine.ok(f"test -f {versions}/{version}/.released")
-    for packages in machine.run(f"ls -d {versions}/packages-*").stdout.split():
+    for packages in machine.ok(f"find {versions} -maxdepth 1 -name 'packages-*'").split():
         machine.ok(f"readlink {versions}/*/.venv | grep -x {packages}")
     installed = f"/etc/nginx/{service} /opt/{service}/deploy/nginx/{service}"
     machine.ok(f"diff -r --exclude=tls.conf {installed}")
