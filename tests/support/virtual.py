@@ -138,8 +138,9 @@ class VirtualMachine:
             "-device", "virtio-net-pci,netdev=net",
         ]
         # fmt: on
-        log = (self.folder / "console").open("w")
-        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with (self.folder / "console").open("w") as log:
+            options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            return subprocess.Popen(words, **options)
 
     def _wait(self) -> None:
         """Wait until root can log in."""
