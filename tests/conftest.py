@@ -53,6 +53,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("before_release") and not os.environ.get("BEFORE_RELEASE"):
+        pytest.skip("takes minutes: runs with BEFORE_RELEASE=true in the environment")
     if os.environ.get("CI") or item.config.getoption("--renew-locks"):
         return
     if item.get_closest_marker("slow"):

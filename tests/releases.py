@@ -7,6 +7,7 @@ added its heading. As a command, this refuses or makes a release:
 """
 
 import datetime
+import os
 import re
 import subprocess
 import sys
@@ -147,7 +148,8 @@ def main(wanted: str, repository: Path = ROOT) -> None:
     """Tag HEAD as a release, if `problems` finds none and the tests pass."""
     if found := problems(repository, wanted):
         sys.exit("\n".join([f"{wanted} is not released:", *found]))
-    if subprocess.run([repository / ".ci/run"], check=False).returncode:
+    environment = os.environ | {"BEFORE_RELEASE": "true"}
+    if subprocess.run([repository / ".ci/run"], check=False, env=environment).returncode:
         sys.exit(f"{wanted} is not released: the tests fail; run .ci/run")
     git(repository, "tag", "--annotate", f"v{wanted}", f"--message=Release {wanted}")
     print(f"{wanted} is tagged. Publish it: git push --follow-tags")

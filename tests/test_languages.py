@@ -42,7 +42,7 @@ from support.render import renderer
 pytestmark = pytest.mark.pairs([*PAIRS, *FEW_STACKS])
 
 # How comments begin in files that are neither Python nor HTML.
-COMMENT = re.compile(r"^\s*(#|//|/\*)")
+COMMENT = re.compile(r"^\s*(#|//|/\*|;)")
 PROSE = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
 # Lines that look like a sentence, but are code, commands or messages of other programs.
 NO_PROSE = re.compile(

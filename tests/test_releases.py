@@ -125,6 +125,15 @@ def test_nothing_is_released_when_the_tests_fail(repository):
     assert ok("git", "tag", cwd=repository) == "v1.0.0\n"
 
 
+def test_release_runs_the_tests_that_take_too_long_for_each_change(repository):
+    script = repository / ".ci/run"
+    script.write_text('#!/bin/sh\n[ "$BEFORE_RELEASE" = true ]\n')
+    record(repository, FIRST)
+    record(repository, SECOND)
+    main("1.1.0", repository)
+    assert "v1.1.0" in ok("git", "tag", cwd=repository)
+
+
 def disorder(repository: Path, what: str) -> None:
     """Make one contradiction between changelog, tags and history."""
     if what == "uncommitted":

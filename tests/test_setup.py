@@ -23,10 +23,11 @@ class Server:
     """A PATH with only the programs that setup calls. missing: those that are not there yet."""
 
     def __init__(self, project: Path, folder: Path, *missing: str) -> None:
+        self.folder = folder
         self.script, self.calls = project / "deploy/setup", folder / "calls"
         self.programs = folder / "programs"
         self.programs.mkdir()
-        for name in ("sh", "env", "cat", "grep", "ls", "head"):
+        for name in ("sh", "env", "cat", "grep", "ls", "head", "dirname", "test"):
             (self.programs / name).symlink_to(shutil.which(name))
         for name in {
             *("apt-get", "dpkg", "sed", "systemctl", "sleep", "runuser"),
@@ -42,6 +43,22 @@ class Server:
         environment = {"PATH": str(self.programs), "CALLS": str(self.calls)}
         done = run("/bin/sh", self.script, *options, env=environment)
         return done, self.calls.read_text().splitlines() if self.calls.exists() else []
+
+
+def fedora(project: Path, folder: Path, *missing: str) -> Server:
+    """Return a server with dnf in place of apt, and a firewall that is off."""
+    server = Server(project, folder, "apt-get", "dpkg", *missing)
+    server.write("dnf", NOTE)
+    server.write("systemctl", NOTE + '[ "$1 $2" != "cat certbot-renew.timer" ]\n')
+    server.write("firewall-cmd", NOTE + '[ "$2" != --state ]\n')
+    return server
+
+
+def with_old_python(server: Server) -> None:
+    """Let the server have no suitable Python, as RHEL 9."""
+    deploy = shutil.copytree(server.script.parent, server.folder / "deploy")
+    (deploy / "system.py").write_text("raise SystemExit('Python is too old')\n")
+    server.script = deploy / "setup"
 
 
 def installed(calls: list[str]) -> set[str]:
@@ -116,6 +133,88 @@ def test_packages_are_named_without_apt(project, pair, tmp_path):
     assert done.returncode != 0
     assert "Install these packages, then run this again:" in done.stdout
     assert " curl" in done.stdout
+
+
+def test_dnf_installs_under_its_own_names(project, pair, tmp_path):
+    server = fedora(project, tmp_path, "nginx", "ss", "curl", "certbot")
+    with_old_python(server)
+    done, calls = server.run("--https")
+    [call] = [call for call in calls if " install " in call]
+    names = {"python3.12", "nginx", "iproute", "curl", "certbot"}
+    assert call.startswith("dnf --quiet --assumeyes install ")
+    # This machine may have files of PostgreSQL.
+    assert {*call.split()[4:]} - {"postgresql-server"} == names
+    assert "apt" not in done.stdout
+
+
+def test_python_is_installed_where_it_is_too_old(project, pair, tmp_path):
+    """On Debian by its own name, which includes venv."""
+    server = Server(project, tmp_path)
+    with_old_python(server)
+    _, calls = server.run()
+    assert "python3-venv" in installed(calls)
+
+
+@pytest.mark.pairs(FEW_STACKS[:1])
+def test_epel_is_turned_on_where_only_it_has_certbot(project, pair, tmp_path):
+    server = fedora(project, tmp_path, "certbot")
+    server.write("dnf", NOTE + '[ "$2" != info ]\n')
+    done, calls = server.run("--https")
+    assert done.returncode == 0, done.stdout
+    assert [call for call in calls if call.startswith("dnf")] == [
+        "dnf --quiet info certbot",
+        "dnf --quiet --assumeyes install epel-release",
+        "dnf --quiet --assumeyes install certbot",
+    ]
+
+
+@pytest.mark.pairs(FEW_STACKS[:1])
+def test_missing_epel_is_reported_with_where_to_get_it(project, pair, tmp_path):
+    server = fedora(project, tmp_path, "certbot")
+    server.write("dnf", "#!/bin/sh\necho 'Unable to find a match: epel-release'; exit 1\n")
+    done, _ = server.run("--https")
+    assert done.returncode == 1
+    assert "Unable to find a match: epel-release" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Turn on EPEL, which has certbot: https://")
+
+
+@pytest.mark.pairs(FEW_STACKS[:1])
+@pytest.mark.parametrize("has_timer", [True, False])
+def test_what_dnf_installed_is_started(project, pair, tmp_path, has_timer):
+    server = fedora(project, tmp_path)
+    if has_timer:
+        server.write("systemctl", NOTE)
+    done, calls = server.run()
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "systemctl enable --quiet --now nginx" in calls
+    timer = "systemctl enable --quiet --now certbot-renew.timer"
+    assert (timer in calls) == has_timer
+    assert not [call for call in calls if call.startswith("dnf")]
+
+
+@pytest.mark.pairs(FEW_STACKS[:1])
+@pytest.mark.parametrize(
+    ("refused", "opened"), [("--state", []), ("--query", ["http", "https"]), ("nothing", [])]
+)
+def test_firewall_is_opened_if_it_runs_and_is_closed(project, pair, tmp_path, refused, opened):
+    """refused: options with which firewall-cmd fails, as if it were off, or closed."""
+    server = fedora(project, tmp_path)
+    server.write("firewall-cmd", NOTE + f'case "$*" in *{refused}*) exit 1 ;; esac\n')
+    done, calls = server.run()
+    assert done.returncode == 0, done.stdout
+    added = [call.split("=")[1] for call in calls if "--add-service=" in call]
+    assert added == opened
+    assert calls.count("firewall-cmd --quiet --reload") == len(opened)
+
+
+def test_databases_of_postgresql_are_created_once_on_fedora(project, pair, tmp_path):
+    if pair.database != "postgresql":
+        pytest.skip("the project has no PostgreSQL")
+    server = fedora(project, tmp_path)
+    server.write("postgresql-setup", NOTE)
+    _, calls = server.run()
+    steps = [call for call in calls if "postgresql-setup" in call or "now postgresql" in call]
+    assert steps == ["postgresql-setup --initdb", "systemctl enable --quiet --now postgresql"]
 
 
 def test_it_is_a_script_for_any_shell(project, pair):
