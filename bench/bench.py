@@ -405,7 +405,7 @@ def measure(
 ) -> dict:
     """Return all samples, as set-up -> case -> figure -> one value for each round.
 
-    only: measure this case alone.
+    only: the one case to measure, if not all.
     """
     cases = {name: case for name, case in CASES.items() if only in ("", name)}
     samples = {setup.name: defaultdict(lambda: defaultdict(list)) for setup in setups}
@@ -464,7 +464,7 @@ def say(text: str) -> None:
 def parse(description: str, output: Path, cases: Iterable[str] = ()) -> argparse.Namespace:
     """Return the options of the command line. Exit if a tool is missing.
 
-    cases: of which one may be measured alone.
+    cases: those of which --case may choose one.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -476,7 +476,7 @@ def parse(description: str, output: Path, cases: Iterable[str] = ()) -> argparse
     parser.add_argument("--only", default="", help="run set-ups whose name contains this")
     parser.add_argument("--output", type=Path, default=output, help=f"default: {output.name}")
     if cases:
-        text = "measure this case alone, and replace its figures in the output"
+        text = "measure only this case, and replace its figures in the output"
         parser.add_argument("--case", choices=cases, default="", help=text)
     options = parser.parse_args()
     for command, package in TOOLS.items():
