@@ -41,7 +41,7 @@ SITE = "my-app"
 def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project for Kubernetes. Tests must not change it."""
     path = tmp_path_factory.mktemp(f"{pair}-kubernetes") / SITE
-    return emit(release, path, **pair._asdict(), platform="kubernetes")
+    return emit(release, path, **pair._asdict() | {"platform": "kubernetes"})
 
 
 @pytest.fixture(scope="session")
