@@ -6,6 +6,7 @@ Debian's packages. Everything is kept in the cache, apart from the machine's own
 
 import json
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -99,18 +100,22 @@ class Built(NamedTuple):
     seconds: float
 
 
-def podman(*arguments: str | Path, **options) -> str:
-    """Run podman with images and containers of its own, and return its output."""
-    tool("runc", "runc")
+def configure() -> dict[str, str]:
+    """Write podman's configuration, and return the environment that selects it."""
     (IMAGES / "tmp").mkdir(parents=True, exist_ok=True)
     for name, text in {"containers": CONTAINERS, "storage": STORAGE.format(IMAGES)}.items():
         (IMAGES / f"{name}.conf").write_text(text)
-    environment = {
+    return {
         "CONTAINERS_CONF": str(IMAGES / "containers.conf"),
         "CONTAINERS_STORAGE_CONF": str(IMAGES / "storage.conf"),
         "TMPDIR": str(IMAGES / "tmp"),
     }
-    options = {"env": os.environ | environment, "timeout": 900} | options
+
+
+def podman(*arguments: str | Path, **options) -> str:
+    """Run podman with images and containers of its own, and return its output."""
+    tool("runc", "runc")
+    options = {"env": os.environ | configure(), "timeout": 900} | options
     return ok(tool("podman", "podman"), *arguments, **options)
 
 
@@ -131,7 +136,14 @@ def root_file_system(base: Base) -> Path:
         partial.parent.mkdir(parents=True, exist_ok=True)
         options = ["--variant=minbase", "--force-check-gpg"]
         include = f"--include={','.join(base.packages)}"
-        ok(tool("debootstrap", "debootstrap"), *options, include, base.release, partial, timeout=900)
+        ok(
+            tool("debootstrap", "debootstrap"),
+            *options,
+            include,
+            base.release,
+            partial,
+            timeout=900,
+        )
         shutil.rmtree(partial / "var/cache/apt")
         partial.rename(root)
     return root
@@ -154,11 +166,16 @@ def make_bases() -> list[str]:
     """Build all images that a project needs from elsewhere, and return their names."""
     for name, base in BASES.items():
         make_base(name, base)
+    return list(BASES)
+
+
+def make_pause() -> str:
+    """Build the image that each pod needs, and return its name."""
     if not exists(PAUSE):
         dockerfile = pause().with_name("pause.Dockerfile")
         dockerfile.write_text('FROM scratch\nCOPY pause /\nENTRYPOINT ["/pause"]\n')
         podman("build", "--quiet", f"--tag={PAUSE}", f"--file={dockerfile}", pause().parent)
-    return [*BASES, PAUSE]
+    return PAUSE
 
 
 def build_options() -> list[str]:
@@ -173,7 +190,6 @@ def build_options() -> list[str]:
 
 def build(project: Path, name: str) -> Built:
     """Build the image of a project by its Dockerfile, without anything cached."""
-    make_bases()
     start = time.monotonic()
     options = ["--no-cache", "--format=docker", *build_options()]
     podman("build", *options, f"--tag={name}", project)
@@ -187,3 +203,37 @@ def save(names: list[str], archive: Path) -> Path:
     archive.unlink(missing_ok=True)
     podman("save", "--quiet", "--multi-image-archive", f"--output={archive}", *names)
     return archive
+
+
+DOCKER = """\
+#!/bin/sh
+# In place of docker, for deploy/release: images for the tests, and a cluster for a registry.
+export {environment}
+set -eu
+case $1 in
+build)
+    shift
+    exec podman build {options} "$@" ;;
+push)
+    podman save --quiet --output={archive} "$2"
+    {load} {archive}
+    rm {archive} ;;
+*)
+    echo "The tests do not have: docker $*" >&2
+    exit 1 ;;
+esac
+"""
+
+
+def write_docker(path: Path, load: str) -> None:
+    """Write a program that does what `deploy/release` needs of docker.
+
+    load: a command that copies the images of an archive to the nodes of a cluster.
+    """
+    environment = shlex.join(f"{name}={value}" for name, value in configure().items())
+    archive = IMAGES / "pushed.tar"
+    options = shlex.join(["--format=docker", *build_options()])
+    path.write_text(
+        DOCKER.format(environment=environment, options=options, archive=archive, load=load)
+    )
+    path.chmod(0o755)

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -406,3 +407,7 @@ def down() -> None:
             Path("/proc/sys", name).write_text(value)
     shutil.rmtree(RUN, ignore_errors=True)
     shutil.rmtree(SOCKETS, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    import_images(Path(sys.argv[1]))
