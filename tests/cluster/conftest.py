@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from support import nodes
 from support.cluster import Cluster, Site, bring_online, emit_for_cluster
+from support.database import Cluster as PostgreSQL
 from support.project import Pair
 
 
@@ -13,19 +14,41 @@ from support.project import Pair
 def cluster(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster with visitors."""
     if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1":
-        pytest.fail("the tests share one cluster: add -n1", pytrace=False)
+        pytest.fail("the tests share one cluster: add -n0", pytrace=False)
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     cluster.start_visitors()
     yield cluster
     cluster.stop_visitors()
 
 
+@pytest.fixture
+def own_cluster(cluster: Cluster) -> Cluster:
+    """The cluster that these tests have made, because they need what kubectl cannot do."""
+    if not cluster.own:
+        pytest.skip("needs the cluster of tests/cluster/up: unset KUBECONFIG")
+    return cluster
+
+
 @pytest.fixture(scope="session")
-def site(
-    pair: Pair, cluster: Cluster, template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
+def site(pair: Pair, cluster: Cluster, template, tmp_path_factory) -> Iterator[Site]:
     """The site of a pair on the cluster, with two pods."""
     path = tmp_path_factory.mktemp("projects") / f"{pair}"
-    site = bring_online(cluster, emit_for_cluster(template, path, pair, "none"))
+    site = bring_online(cluster, emit_for_cluster(template, path, pair))
     yield site
     site.delete()
+
+
+@pytest.fixture(scope="session")
+def data_site(cluster: Cluster, template, tmp_path_factory) -> Iterator[Site]:
+    """A site with PostgreSQL, which runs next to the nodes."""
+    if not cluster.own:
+        pytest.skip("needs PostgreSQL in the network of the cluster of tests/cluster/up")
+    path = tmp_path_factory.mktemp("projects") / "postgresql"
+    project = emit_for_cluster(template, path, Pair("fastapi", "uvicorn"), "postgresql")
+    server = PostgreSQL(nodes.inside("database"), nodes.DATABASE)
+    url = f"postgresql://app:secret@{nodes.DATABASE}:{server.port}/app"
+    server.query("CREATE ROLE app LOGIN PASSWORD 'secret'", "CREATE DATABASE app OWNER app")
+    site = bring_online(cluster, project, DATABASE_URL=url)
+    yield site
+    site.delete()
+    server.stop()

@@ -15,7 +15,7 @@ from support import nodes
 from support.commands import commit, ok, run
 from support.containers import make_bases, make_pause, save, write_docker
 from support.kubernetes import kubectl
-from support.project import ROOT, Pair, edit, emit
+from support.project import ROOT, Pair, add_routes, edit, emit, probes
 
 # One of those whose pods may connect to the site, according to network.yaml.
 VISITORS = "traefik"
@@ -318,11 +318,38 @@ class Site:
         return json.loads(ok(*command, env=self.cluster.environment))
 
     @contextlib.contextmanager
+    def written(self) -> Iterator[dict]:
+        """Let visitors write rows meanwhile; what they have seen is added to the dict."""
+        url = f"http://{self.address()}"
+        script = ("python", "/scripts/writers.py", url, "-", f"--proxy={self.domain}")
+        found = {}
+        with subprocess.Popen(
+            self.cluster.inside(PODS[0], *script),
+            env=self.cluster.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            time.sleep(3)
+            yield found
+            time.sleep(2)
+            found |= json.loads(process.communicate(timeout=120)[0])
+
+    def names(self) -> list[str]:
+        """Return the names of all rows, oldest first."""
+        url = f"http://{self.address()}"
+        script = ("python", "/scripts/writers.py", url, "-", f"--proxy={self.domain}", "--read")
+        return json.loads(
+            ok(*self.cluster.inside(PODS[0], *script), env=self.cluster.environment)
+        )
+
+    @contextlib.contextmanager
     def loaded(self, what: str) -> Iterator[Load]:
         """Load the site meanwhile, and for two seconds before and afterwards."""
         load = Load(self)
         try:
             time.sleep(3)
+            assert all(process.poll() is None for process in load.processes)
             yield load
             time.sleep(2)
         finally:
@@ -333,24 +360,31 @@ class Site:
         """Remove the namespace of the site and all that is in it."""
         self.kubectl("delete", self.deployment, "--wait=false")
         self.kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=false")
-        self.cluster.kubectl("delete", "namespace", self.name, "--timeout=180s")
+        self.cluster.kubectl("delete", "namespace", self.name, "--wait=false")
 
 
-def emit_for_cluster(template: Path, path: Path, pair: Pair, database: str) -> Path:
-    """Emit a project for Kubernetes, name its image, and commit it."""
+def emit_for_cluster(template: Path, path: Path, pair: Pair, database: str = "none") -> Path:
+    """Emit a project for Kubernetes, with routes that show what the app sees, and commit it.
+
+    Its rollouts fail after a minute instead of five.
+    """
     answers = {"framework": pair.framework, "server": pair.server, "database": database}
     name = path.name
     emit(template, path, project_name=name, domain=f"{name}.example.com",
          platform="kubernetes", **answers)  # fmt: skip
     image = f"registry.example.com/{name}"
     edit(path / "deploy/kustomization.yaml", image, f"registry.example.net/{name}")
+    old = "progressDeadlineSeconds: 300"
+    edit(path / "deploy/kubernetes/deployment.yaml", old, "progressDeadlineSeconds: 60")
+    add_routes(path, probes(pair))
     return commit(path)
 
 
 def bring_online(cluster: Cluster, project: Path, **settings: str) -> Site:
     """Release a project on the cluster for the first time, with the settings as its secret."""
     site = Site(cluster, project, project.name)
-    run(cluster.folder / "kubectl", "create", "namespace", site.name, env=cluster.environment)
+    cluster.kubectl("delete", "namespace", site.name, "--ignore-not-found")  # of another run
+    cluster.kubectl("create", "namespace", site.name)
     site.set_secret(SECRET_KEY=SECRET, **settings)
     site.release_version("1")
     site.wait_for(2)

@@ -146,6 +146,11 @@ class Cluster:
         Database(self.url("postgres")).query(f'CREATE DATABASE "{name}" TEMPLATE "{old}"')
         return Database(self.url(name))
 
+    def query(self, *statements: str) -> None:
+        """Run statements as the administrator, each in a transaction of its own."""
+        for statement in statements:
+            Database(self.url("postgres")).query(statement)
+
     def stop(self) -> None:
         self.run(client("pg_ctl"), "stop", "--mode=immediate")
         shutil.rmtree(self.folder)

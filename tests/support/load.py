@@ -19,6 +19,7 @@ import http.client
 import itertools
 import json
 import os
+import random
 import ssl
 import sys
 import threading

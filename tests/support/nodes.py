@@ -323,6 +323,24 @@ def start_node(name: str) -> None:
     start_kubelet(name, start_containerd(name))
 
 
+def kill_node(name: str) -> None:
+    """Kill a node: it does not answer any more, as if its power had failed."""
+    ok("ip", "-netns", SWITCH, "link", "set", f"port-{name}", "down")
+    kill(name)
+
+
+def revive_node(name: str) -> None:
+    """Start a node again that was killed."""
+    ok("ip", "-netns", SWITCH, "link", "set", f"port-{name}", "up")
+    shutil.rmtree(SOCKETS / name, ignore_errors=True)
+    start_node(name)
+
+
+def kill_container(name: str, container: str) -> None:
+    """Kill the first process of a container on a node."""
+    ok(*ctr(name), "tasks", "kill", "--signal=SIGKILL", container)
+
+
 def ctr(name: str) -> list[str]:
     """Return the start of a command for the containerd of a node."""
     return ["ctr", f"--address={SOCKETS}/{name}.sock", "--namespace=k8s.io"]
