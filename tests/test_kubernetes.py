@@ -1,0 +1,424 @@
+"""platform=kubernetes: the manifests, the image's files, the pod at work, and releases."""
+
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from docker.utils import exclude_paths
+from support.commands import commit, ok, run, tool
+from support.pod import CLUSTER, Pod, containers, documents, nginx_files, pod_template, running
+from support.project import (
+    LANGUAGES,
+    PAIRS,
+    QUICK_STACKS,
+    SCRIPTS,
+    Pair,
+    Stack,
+    add_routes,
+    edit,
+    emit,
+    files,
+    probes,
+    texts_of,
+)
+from support.serve import FORGED
+
+# A pair with the database that Kubernetes needs.
+STACK = next(each for each in QUICK_STACKS if each.database == "postgresql")
+pytestmark = pytest.mark.pairs([*PAIRS, STACK])
+SITE = "my-app"
+
+
+@pytest.fixture(scope="session")
+def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project for Kubernetes. Tests must not change it."""
+    path = tmp_path_factory.mktemp(f"{pair}-kubernetes") / SITE
+    return emit(release, path, **pair._asdict(), platform="kubernetes")
+
+
+@pytest.fixture(scope="session")
+def on_server(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project for a server. Tests must not change it."""
+    return emit(release, tmp_path_factory.mktemp(f"{pair}-server") / SITE, **pair._asdict())
+
+
+# The files.
+
+
+def test_app_and_tests_are_those_of_a_server(project, on_server):
+    """Except for where settings are, and how Waitress gets its socket."""
+    ours, theirs = texts_of(project), texts_of(on_server)
+    same = ("app/", "tests/", "migrations/", "requirements", "pytest.ini", "alembic.ini")
+    for name in {*ours, *theirs}:
+        if name.startswith(same):
+            text = theirs[name].replace("/etc/my-app.env", "secret/my-app")
+            text = text.replace("systemctl start my-app", "python deploy/listen.py sh deploy/start")
+            assert ours[name] == text, name
+
+
+SHARED_NGINX = ("upstream.conf", "down.html", "error-pages/400.html", "error-pages/429.html")
+
+
+def test_nginx_does_what_it_does_on_a_server(project, on_server):
+    """Headers, limits and errors are in the same files; only scheme and port differ."""
+    folder = "deploy/nginx/my-app"
+    for name in SHARED_NGINX:
+        assert (project / folder / name).read_text() == (on_server / folder / name).read_text()
+    ours, theirs = [
+        (path / folder / "site.conf").read_text().partition("\nserver_name ")[2]
+        for path in (project, on_server)
+    ]
+    assert ours.replace("$site_my_app_scheme", "$scheme").replace(
+        "$site_my_app_port", "$server_port"
+    ) == theirs
+
+
+def test_nothing_of_a_server_is_left(project):
+    """No unit, no path and no program of a server; requirements name packages so."""
+    for name, text in texts_of(project).items():
+        if not name.endswith(".lock"):
+            found = re.findall(r"systemctl|journalctl|/etc/my-app\.env|/etc/systemd|sudo deploy/|root@server|certbot", text)
+            assert name == "README.md" or found == [], (name, found)
+
+
+def test_python_is_clean(project):
+    scripts = ("deploy/release",)
+    ok("ruff", "check", "--isolated", "--no-cache", "--extend-select=B,I,UP", ".", *scripts, cwd=project)
+    ok("ruff", "format", "--isolated", "--no-cache", "--check", ".", *scripts, cwd=project)
+
+
+# The manifests.
+
+
+def render(project: Path) -> str:
+    """Return what kubectl would apply."""
+    return ok(tool("kubectl", "kubectl"), "kustomize", project / "deploy")
+
+
+@pytest.fixture(scope="session")
+def rendered(project: Path) -> list[dict]:
+    return [*yaml.safe_load_all(render(project))]
+
+
+KINDS = {
+    "Namespace", "Deployment", "Service", "Ingress", "NetworkPolicy", "HorizontalPodAutoscaler",
+    "PodDisruptionBudget", "ConfigMap",
+}  # fmt: skip
+VERSIONS = ["1.35", "1.36", "1.37"]
+
+
+def validate(path: Path, version: str) -> subprocess.CompletedProcess[str]:
+    return run("kubernetes-validate", "--strict", f"--kubernetes-version={version}.0", path)
+
+
+def test_manifests_are_valid(pair, project, tmp_path):
+    """For the newest three versions; a field of another name is refused."""
+    path = tmp_path / "all.yaml"
+    path.write_text(render(project))
+    kinds = {each["kind"] for each in yaml.safe_load_all(path.read_text())}
+    database = {"CronJob", "PersistentVolumeClaim"} if pair == STACK else set()
+    assert kinds == KINDS | database
+    for version in VERSIONS:
+        done = validate(path, version)
+        assert done.returncode == 0, done.stdout
+    path.write_text(path.read_text().replace("preStop:", "beforeStop:"))
+    assert validate(path, VERSIONS[-1]).returncode != 0
+
+
+def test_each_manifest_is_applied_or_an_alternative(project):
+    [kustomization] = documents(project, "kustomization.yaml")
+    emitted = {f"kubernetes/{path.name}" for path in project.glob("deploy/kubernetes/*")}
+    assert {*kustomization["resources"]} == emitted - {"kubernetes/httproute.yaml"}
+
+
+def pods_of(documents: list[dict]) -> Iterator[dict]:
+    """Yield the specifications of all pods."""
+    for each in documents:
+        if each["kind"] == "Deployment":
+            yield each["spec"]["template"]["spec"]
+        if each["kind"] == "CronJob":
+            yield each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def test_pods_are_restricted(rendered):
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, and more."""
+    pods = [*pods_of(rendered)]
+    assert pods
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for each in [*pod.get("initContainers", []), *pod["containers"]]:
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert each["resources"].keys() == {"requests", "limits"}
+            assert "memory" in each["resources"]["limits"]
+        for volume in pod["volumes"]:
+            assert "hostPath" not in volume
+
+
+def test_selectors_find_the_pods_and_only_those(rendered):
+    """Not those of the jobs, which are no site."""
+    [deployment] = [each for each in rendered if each["kind"] == "Deployment"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    for each in rendered:
+        spec = each.get("spec", {})
+        selectors = [spec.get("podSelector"), spec.get("selector")]
+        selectors = [one.get("matchLabels", one) for one in selectors if one]
+        assert all(one == labels for one in selectors), each["kind"]
+        if each["kind"] == "CronJob":
+            job = spec["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+            assert not labels.items() <= job.items()
+
+
+def test_app_outlives_nginx(rendered):
+    """nginx stops first, when no more requests come; the grace period is enough for both."""
+    [pod] = [each["spec"]["template"]["spec"] for each in rendered if each["kind"] == "Deployment"]
+    waits = {
+        each["name"]: int(each["lifecycle"]["preStop"]["exec"]["command"][1])
+        for each in pod["containers"]
+        if "lifecycle" in each
+    }
+    assert waits["nginx"] >= 5
+    assert waits["app"] > waits["nginx"] + 5  # keepalive_min_timeout
+    assert pod["terminationGracePeriodSeconds"] >= waits["app"] + 35
+
+
+def test_liveness_is_patient_and_readiness_quick(project):
+    found = containers(project)
+    live, ready = found["app"]["livenessProbe"], found["nginx"]["readinessProbe"]
+    assert live["httpGet"] == ready["httpGet"]
+    assert ready["periodSeconds"] * ready["failureThreshold"] + ready["timeoutSeconds"] <= 10
+    assert live["periodSeconds"] * live["failureThreshold"] >= 60
+    assert live["timeoutSeconds"] >= 20
+
+
+@pytest.mark.parametrize("name", ["yes", "Null", "On"])
+def test_name_that_yaml_takes_for_another_type_is_a_name(release, tmp_path, name):
+    project = emit(release, tmp_path / "project", project_name=name, platform="kubernetes")
+    for path in project.glob("deploy/kubernetes/*.yaml"):
+        for each in yaml.safe_load_all(path.read_text()):
+            assert isinstance(each["metadata"]["name"], str), path.name
+            assert "image: true" not in path.read_text()
+    [kustomization] = documents(project, "kustomization.yaml")
+    assert kustomization["namespace"] == name.lower()
+    assert kustomization["images"][0]["name"] == name.lower()
+    assert containers(project)["app"]["image"] == name.lower()
+
+
+# The image.
+
+
+def test_hadolint_finds_nothing(project, tmp_path):
+    """https://github.com/hadolint/hadolint"""
+    ok("hadolint", "--no-color", project / "Dockerfile")
+    bad = tmp_path / "Dockerfile"
+    bad.write_text((project / "Dockerfile").read_text().replace("USER 10001:10001", "USER root"))
+    assert run("hadolint", bad).returncode == 1
+
+
+SECRETS = [
+    ".env", "app/.env", ".git/config", "tests/test_app.py", "deploy/release", "data/app.db",
+    ".venv/bin/python", "key.pem", "kubeconfig", "deploy/kubernetes/secret.yaml", "README.md",
+    "app/__pycache__/main.pyc",
+]  # fmt: skip
+
+
+def test_image_gets_what_it_needs_and_no_secret(pair, project, tmp_path):
+    """As docker-py, which docker-compose used, evaluates .dockerignore."""
+    context = shutil.copytree(project, tmp_path / SITE)
+    for name in SECRETS:
+        (context / name).parent.mkdir(parents=True, exist_ok=True)
+        (context / name).write_text("secret")
+    patterns = (context / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in patterns if line and not line.startswith("#")]
+    sent = {name for name in exclude_paths(context, patterns) if (context / name).is_file()}
+    sent -= {".dockerignore", "Dockerfile"}  # which go to the builder, not into the image
+    assert sent & {*SECRETS} == set()
+    needed = {name for name in files(project) if name.startswith(("app/", "migrations/"))}
+    needed |= {"requirements.lock", "deploy/listen.py", "deploy/start", "deploy/assets.py"}
+    if pair == STACK:
+        needed |= {"alembic.ini", "deploy/migrate.py"}
+    if (project / "gunicorn.conf.py").exists():
+        needed.add("gunicorn.conf.py")
+    assert sent == needed
+
+
+def test_start_is_the_command_of_the_unit(pair, project):
+    text = (project / "deploy/start").read_text().replace(" \\\n   ", "")
+    assert f"\nexec {pair.facts['command']}\n" in text
+    ok("sh", "-n", project / "deploy/start")
+
+
+# The pod at work.
+
+
+@pytest.fixture(scope="session")
+def pod(pair, project, installed, tmp_path_factory) -> Iterator[Pod]:
+    """The pod of the project with the probes among its routes."""
+    path = shutil.copytree(project, tmp_path_factory.mktemp(f"{pair}-edited") / SITE)
+    add_routes(path, probes(pair))
+    (path / ".venv").symlink_to(installed.path / ".venv")
+    with running(path, tmp_path_factory.mktemp("pod")) as pod:
+        yield pod
+
+
+at_work = pytest.mark.pairs(PAIRS)
+ADDRESSES = (f"127.2.{number // 250}.{number % 250 + 1}" for number in itertools.count())
+
+
+@at_work
+def test_every_route_works_in_the_pod(pair, pod):
+    with pod.client(next(ADDRESSES)) as client:
+        assert "It works!" in client.get("/").text
+        posted = client.post("/hello/", data={"name": "Ada"})
+        assert (posted.status_code, posted.headers["Location"].rpartition("/")[2]) == (303, "Ada")
+        assert "Ada" in client.get("/hello/Ada").text
+        assert client.get("/items/1?q=tea").json() == {"item_id": 1, "q": "tea"}
+        assert 400 <= client.get("/items/x").status_code < 500
+        assert client.get("/healthz").json() == {"status": "ok"}
+        style = re.search(r'"(/static/style.css\?v=\w+)"', client.get("/").text)[1]
+        assert client.get(style).headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert client.get("/static/style.css").headers["Cache-Control"] == "no-cache"
+        for path in ("/", style, "/nowhere", "/crash", "/static/nowhere"):
+            headers = client.get(path).headers
+            assert headers["X-Frame-Options"] == "DENY"
+            assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "<h1>Not found</h1>" in client.get("/static/nowhere").text
+        assert client.get("/docs").status_code == (200 if pair.framework == "fastapi" else 404)
+        assert client.post("/items/x", content=b"x" * 10_500_000).status_code == 413
+
+
+def seen(pod: Pod, address: str, **headers: str) -> dict:
+    """Return what the app sees of a request from an address."""
+    with pod.client(address, **headers) as client:
+        return client.get("/whoami").json()
+
+
+@at_work
+@pytest.mark.parametrize("header", FORGED)
+def test_visitor_without_a_proxy_cannot_forge_anything(pod, header):
+    found = seen(pod, "127.2.9.9", **{header: FORGED[header]})
+    assert found == {"address": "127.2.9.9", "scheme": "http", "url": "http://example.com/"}
+
+
+PROXY = f"{CLUSTER}.1"
+CHAINS = {
+    "one": "198.51.100.7",
+    "one, forged": "6.6.6.6, 198.51.100.7",
+    "one, forged as the cluster's": "127.0.9.5, 198.51.100.7",
+    "two": "198.51.100.7, 127.0.9.2",
+    "two, forged": "6.6.6.6, 10.0.0.1, 198.51.100.7, 127.0.9.2",
+    "two, of another private network": "198.51.100.7, 192.168.3.4",
+}
+
+
+@at_work
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+def test_proxies_in_the_cluster_say_who_the_visitor_is(pod, chain):
+    """The last address outside the cluster; only what a proxy sends as https is https."""
+    for sent, scheme in {"https": "https", "http, https": "http", "": "http"}.items():
+        headers = FORGED | {"X-Forwarded-For": chain, "X-Forwarded-Proto": sent}
+        assert seen(pod, PROXY, **headers) == {
+            "address": "198.51.100.7",
+            "scheme": scheme,
+            "url": f"{scheme}://example.com/",
+        }
+
+
+@at_work
+def test_hsts_and_redirects_follow_the_scheme(pod):
+    visitor = {"X-Forwarded-For": "198.51.100.7"}
+    with pod.client(PROXY, **visitor, **{"X-Forwarded-Proto": "https"}) as client:
+        for path in ("/", "/nowhere", "/static/style.css"):
+            hsts = client.get(path).headers["Strict-Transport-Security"]
+            assert hsts == "max-age=63072000"
+    with pod.client(PROXY, **visitor, **{"X-Forwarded-Proto": "http"}) as client:
+        moved = client.post("/hello/?a=b", data={"name": "Ada"})
+        assert (moved.status_code, moved.headers["Location"]) == (308, "https://example.com/hello/?a=b")
+        assert "Strict-Transport-Security" not in moved.headers
+    for address, proto in (("127.2.9.9", "https"), ("127.2.9.9", "http"), (PROXY, "")):
+        with pod.client(address, **{"X-Forwarded-Proto": proto}) as client:
+            page = client.get("/")
+            assert page.status_code == 200
+            assert "Strict-Transport-Security" not in page.headers
+
+
+@at_work
+def test_limits_count_visitors_not_proxies(pod):
+    """Of one visitor, some of many quick requests are refused; another's pass."""
+    def statuses(address: str) -> set[int]:
+        with pod.client(PROXY, **{"X-Forwarded-For": address}) as client:
+            return {client.post("/count").status_code for _ in range(90)}
+
+    assert statuses("198.51.100.21") == {200, 429}
+    with pod.client(PROXY, **{"X-Forwarded-For": "198.51.100.22"}) as client:
+        assert client.post("/count").status_code == 200
+
+
+@at_work
+def test_other_hosts_get_no_page(pod):
+    """The other name redirects, and load balancers may check the health under any."""
+    with pod.client(Host="evil.example") as client:
+        assert client.get("/").status_code == 421
+        assert client.get("/healthz").json() == {"status": "ok"}
+    with pod.client(Host="www.example.com") as client:
+        moved = client.get("/hello/?a=b")
+    assert (moved.status_code, moved.headers["Location"]) == (308, "https://example.com/hello/?a=b")
+
+
+def ask(pod: Pod, method: str) -> int:
+    with pod.client(next(ADDRESSES)) as client:
+        return client.request(method, "/hello/", data={"name": "Ada"}).status_code
+
+
+@at_work
+def test_requests_wait_while_the_app_restarts(pod):
+    """Also those that may not be repeated. Requests that it was working on are lost."""
+    pod.kill("app")
+    with ThreadPoolExecutor(12) as pool:
+        sent = [pool.submit(ask, pod, method) for method in ("GET", "POST") * 6]
+        time.sleep(0.5)
+        assert [each for each in sent if each.done()] == []
+        pod.start("app")
+        assert {each.result() for each in sent} == {200, 303}
+
+
+@at_work
+def test_requests_are_refused_without_the_container_that_holds_the_socket(pod):
+    """That is what makes them wait: otherwise there is the page for 502."""
+    pod.kill("socket")
+    assert ask(pod, "GET") == 200  # the app has the socket as well
+    pod.kill("app")
+    assert ask(pod, "POST") == 502
+    pod.start("app")
+    pod.start("socket")
+    pod.wait()
+
+
+@at_work
+def test_socket_survives_the_container_that_holds_it(pod):
+    """If that restarts, the app keeps the old socket, and gets a new one when it restarts."""
+    pod.kill("socket")
+    pod.start("socket")
+    time.sleep(0.3)
+    assert ask(pod, "POST") == 303
+    pod.kill("app")
+    pod.start("app")
+    pod.wait()
+    assert ask(pod, "POST") == 303
