@@ -134,14 +134,15 @@ def start(name: str, where: str, *command: str | Path, network: bool = True) -> 
     network: whether it runs in the node's network; otherwise, in that of this machine.
     """
     groups = " ".join(f"{path}/system/cgroup.procs" for path in cgroups(where))
-    script = f'for group in {groups}; do echo $$ >$group; done; exec "$@"'
-    words = [*(inside(where) if network else []), "sh", "-c", script, "sh", *map(str, command)]
-    (RUN / "logs").mkdir(exist_ok=True)
-    with (RUN / f"logs/{where}-{name}.log").open("a") as log:
-        done = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    return done.pid
+    log = RUN / f"logs/{where}-{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    script = f"""
+        for group in {groups}; do echo $$ >$group; done
+        setsid "$@" </dev/null >>{log} 2>&1 &
+        echo $!
+    """
+    words = ["sh", "-euc", script, "sh", *command]
+    return int(ok(*(inside(where) if network else []), *words))
 
 
 def inside(where: str) -> list[str]:
