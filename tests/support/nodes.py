@@ -109,6 +109,16 @@ def make_cgroups(name: str) -> None:
                     (group / file).write_text((group.parent / file).read_text())
 
 
+def remove_cgroups(top: Path) -> None:
+    """Remove a control group without processes, with all below it, and then its parent."""
+    if top.is_dir():
+        for folder in sorted(top.rglob("*/"), reverse=True):
+            folder.rmdir()
+        top.rmdir()
+        if not any(each.is_dir() for each in top.parent.iterdir()):
+            top.parent.rmdir()
+
+
 def processes(name: str) -> set[int]:
     """Return the ids of all processes of a node, with those of its containers."""
     files = [file for top in cgroups(name) for file in top.rglob("cgroup.procs")]
@@ -354,10 +364,13 @@ def import_images(archive: Path) -> None:
 
 
 def wait_until(condition, what: str, seconds: float) -> None:
-    """Wait until a condition holds. Raises AssertionError if it does not in time."""
+    """Wait until a condition holds. Raises AssertionError if it does not in time.
+
+    What the programs of the cluster say is in RUN/logs.
+    """
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"{what}: not ready after {seconds} s, see {RUN}/logs"
+        assert time.monotonic() < end, f"waited for {what} for {seconds} seconds"
         time.sleep(0.2)
 
 
@@ -414,10 +427,7 @@ def down() -> None:
     for name in [*NODES, "database", "control"]:
         kill(name)
         for top in cgroups(name):
-            for folder in sorted(top.rglob("*/"), reverse=True) if top.is_dir() else []:
-                folder.rmdir()
-            if top.is_dir():
-                top.rmdir()
+            remove_cgroups(top)
     for name in [*ADDRESSES, "switch"]:
         if Path(f"/run/netns/kube-{name}").exists():
             ok("ip", "netns", "delete", f"kube-{name}")
