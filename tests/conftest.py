@@ -25,6 +25,7 @@ from support.project import (
     FIRST_PAIRS,
     MACHINES,
     PAIRS,
+    QUICK_KUBERNETES,
     QUICK_STACKS,
     Installed,
     Pair,
@@ -58,9 +59,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("slow"):
         pytest.skip("slow: runs with CI=true in the environment")
     pair = item.callspec.params.get("pair") if hasattr(item, "callspec") else None
-    if isinstance(pair, Stack) and pair not in QUICK_STACKS:
+    quick = [*QUICK_STACKS, *QUICK_KUBERNETES]
+    if isinstance(pair, Stack) and pair not in quick:
         pytest.skip("slow: runs for this stack with CI=true in the environment")
-    if item.get_closest_marker("slow_pairs") and pair not in [*FIRST_PAIRS, *QUICK_STACKS]:
+    if item.get_closest_marker("slow_pairs") and pair not in [*FIRST_PAIRS, *quick]:
         pytest.skip("slow: runs for this pair with CI=true in the environment")
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from support.commands import commit
-from support.project import DATABASES, LANGUAGES, PAIRS, Stack, append, emit
+from support.project import DATABASES, KUBERNETES, LANGUAGES, PAIRS, Stack, append, emit
 from support.update import OLD_TEXT, OLDER, OWN_TEXT, conflicts, start, update
 
 STACKS = [Stack(*pair, name) for pair in PAIRS for name in DATABASES if name != "none"]
+STACKS += KUBERNETES
 NAMES = {"data"}  # of settings
 
 
@@ -60,9 +61,10 @@ def test_its_commands_are_those_of_the_stack(project, pair):
     text, readme = text_of(project), text_of(project, "README.md")
     first = re.search(r"(?ms)^```sh\n(.*?)^```$", readme)[1]
     assert commands_of(text) == first.splitlines()
-    assert ("alembic revision" in text) == isinstance(pair, Stack)
-    for command in ("uv pip compile", "uvx copier update", "deploy/release root@"):
+    assert ("alembic revision" in text) == (getattr(pair, "database", "none") != "none")
+    for command in ("uv pip compile", "uvx copier update", "deploy/release"):
         assert command in text
+    assert ("root@" in text) == (getattr(pair, "platform", "server") == "server")
 
 
 def test_it_is_a_page_of_plain_markdown_in_english(release, tmp_path):

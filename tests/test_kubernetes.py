@@ -1,6 +1,5 @@
 """platform=kubernetes: the manifests, the image's files, the pod at work, and releases."""
 
-import io
 import itertools
 import json
 import os
@@ -17,14 +16,12 @@ import pytest
 import yaml
 from docker.utils import exclude_paths
 from support.commands import commit, ok, run, tool
-from support.pod import CLUSTER, Pod, containers, documents, nginx_files, pod_template, running
+from support.pod import CLUSTER, Pod, containers, documents, running
 from support.project import (
-    LANGUAGES,
     PAIRS,
     QUICK_STACKS,
-    SCRIPTS,
+    ROOT,
     Pair,
-    Stack,
     add_routes,
     edit,
     emit,
@@ -44,7 +41,7 @@ SITE = "my-app"
 def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project for Kubernetes. Tests must not change it."""
     path = tmp_path_factory.mktemp(f"{pair}-kubernetes") / SITE
-    return emit(release, path, **pair._asdict(), platform="kubernetes")
+    return emit(release, path, **pair._asdict() | {"platform": "kubernetes"})
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +60,9 @@ def test_app_and_tests_are_those_of_a_server(project, on_server):
     for name in {*ours, *theirs}:
         if name.startswith(same):
             text = theirs[name].replace("/etc/my-app.env", "secret/my-app")
-            text = text.replace("systemctl start my-app", "python deploy/listen.py sh deploy/start")
+            text = text.replace(
+                "systemctl start my-app", "python deploy/listen.py sh deploy/start"
+            )
             assert ours[name] == text, name
 
 
@@ -79,22 +78,37 @@ def test_nginx_does_what_it_does_on_a_server(project, on_server):
         (path / folder / "site.conf").read_text().partition("\nserver_name ")[2]
         for path in (project, on_server)
     ]
-    assert ours.replace("$site_my_app_scheme", "$scheme").replace(
-        "$site_my_app_port", "$server_port"
-    ) == theirs
+    assert (
+        ours.replace("$site_my_app_scheme", "$scheme").replace(
+            "$site_my_app_port", "$server_port"
+        )
+        == theirs
+    )
 
 
 def test_nothing_of_a_server_is_left(project):
     """No unit, no path and no program of a server; requirements name packages so."""
     for name, text in texts_of(project).items():
         if not name.endswith(".lock"):
-            found = re.findall(r"systemctl|journalctl|/etc/my-app\.env|/etc/systemd|sudo deploy/|root@server|certbot", text)
-            assert name == "README.md" or found == [], (name, found)
+            found = re.findall(
+                r"systemctl|journalctl|/etc/my-app\.env|/etc/systemd|sudo deploy/|root@server|certbot",
+                text,
+            )
+            assert name == "deploy/README.md" or found == [], (name, found)
 
 
 def test_python_is_clean(project):
     scripts = ("deploy/release",)
-    ok("ruff", "check", "--isolated", "--no-cache", "--extend-select=B,I,UP", ".", *scripts, cwd=project)
+    ok(
+        "ruff",
+        "check",
+        "--isolated",
+        "--no-cache",
+        "--extend-select=B,I,UP",
+        ".",
+        *scripts,
+        cwd=project,
+    )
     ok("ruff", "format", "--isolated", "--no-cache", "--check", ".", *scripts, cwd=project)
 
 
@@ -188,7 +202,9 @@ def test_selectors_find_the_pods_and_only_those(rendered):
 
 def test_app_outlives_nginx(rendered):
     """nginx stops first, when no more requests come; the grace period is enough for both."""
-    [pod] = [each["spec"]["template"]["spec"] for each in rendered if each["kind"] == "Deployment"]
+    [pod] = [
+        each["spec"]["template"]["spec"] for each in rendered if each["kind"] == "Deployment"
+    ]
     waits = {
         each["name"]: int(each["lifecycle"]["preStop"]["exec"]["command"][1])
         for each in pod["containers"]
@@ -228,7 +244,9 @@ def test_hadolint_finds_nothing(project, tmp_path):
     """https://github.com/hadolint/hadolint"""
     ok("hadolint", "--no-color", project / "Dockerfile")
     bad = tmp_path / "Dockerfile"
-    bad.write_text((project / "Dockerfile").read_text().replace("USER 10001:10001", "USER root"))
+    bad.write_text(
+        (project / "Dockerfile").read_text().replace("USER 10001:10001", "USER root")
+    )
     assert run("hadolint", bad).returncode == 1
 
 
@@ -287,13 +305,18 @@ def test_every_route_works_in_the_pod(pair, pod):
     with pod.client(next(ADDRESSES)) as client:
         assert "It works!" in client.get("/").text
         posted = client.post("/hello/", data={"name": "Ada"})
-        assert (posted.status_code, posted.headers["Location"].rpartition("/")[2]) == (303, "Ada")
+        assert (posted.status_code, posted.headers["Location"].rpartition("/")[2]) == (
+            303,
+            "Ada",
+        )
         assert "Ada" in client.get("/hello/Ada").text
         assert client.get("/items/1?q=tea").json() == {"item_id": 1, "q": "tea"}
         assert 400 <= client.get("/items/x").status_code < 500
         assert client.get("/healthz").json() == {"status": "ok"}
         style = re.search(r'"(/static/style.css\?v=\w+)"', client.get("/").text)[1]
-        assert client.get(style).headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert (
+            client.get(style).headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        )
         assert client.get("/static/style.css").headers["Cache-Control"] == "no-cache"
         for path in ("/", style, "/nowhere", "/crash", "/static/nowhere"):
             headers = client.get(path).headers
@@ -350,7 +373,10 @@ def test_hsts_and_redirects_follow_the_scheme(pod):
             assert hsts == "max-age=63072000"
     with pod.client(PROXY, **visitor, **{"X-Forwarded-Proto": "http"}) as client:
         moved = client.post("/hello/?a=b", data={"name": "Ada"})
-        assert (moved.status_code, moved.headers["Location"]) == (308, "https://example.com/hello/?a=b")
+        assert (moved.status_code, moved.headers["Location"]) == (
+            308,
+            "https://example.com/hello/?a=b",
+        )
         assert "Strict-Transport-Security" not in moved.headers
     for address, proto in (("127.2.9.9", "https"), ("127.2.9.9", "http"), (PROXY, "")):
         with pod.client(address, **{"X-Forwarded-Proto": proto}) as client:
@@ -362,6 +388,7 @@ def test_hsts_and_redirects_follow_the_scheme(pod):
 @at_work
 def test_limits_count_visitors_not_proxies(pod):
     """Of one visitor, some of many quick requests are refused; another's pass."""
+
     def statuses(address: str) -> set[int]:
         with pod.client(PROXY, **{"X-Forwarded-For": address}) as client:
             return {client.post("/count").status_code for _ in range(90)}
@@ -379,7 +406,10 @@ def test_other_hosts_get_no_page(pod):
         assert client.get("/healthz").json() == {"status": "ok"}
     with pod.client(Host="www.example.com") as client:
         moved = client.get("/hello/?a=b")
-    assert (moved.status_code, moved.headers["Location"]) == (308, "https://example.com/hello/?a=b")
+    assert (moved.status_code, moved.headers["Location"]) == (
+        308,
+        "https://example.com/hello/?a=b",
+    )
 
 
 def ask(pod: Pod, method: str) -> int:
@@ -422,3 +452,165 @@ def test_socket_survives_the_container_that_holds_it(pod):
     pod.start("app")
     pod.wait()
     assert ask(pod, "POST") == 303
+
+
+# deploy/release, with a model of a cluster.
+
+
+class Cluster:
+    """A checkout of the project, and a cluster that exists only as a file."""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        self.path, self.file, self.bin = folder / SITE, folder / "state.json", folder / "bin"
+        shutil.copytree(project, self.path)
+        place = "newName: registry.example.com/my-app"
+        edit(self.path / "deploy/kustomization.yaml", place, "newName: ghcr.io/ada/my-app")
+        commit(self.path, "Start")
+        self.bin.mkdir()
+        fake = ROOT / "tests/support/fake_cluster.py"
+        for name in ("kubectl", "docker"):
+            script = self.bin / name
+            script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} {name} "$@"\n')
+            script.chmod(0o755)
+        (self.bin / "git").symlink_to(shutil.which("git"))
+        self.write(calls=[], secret=True, revision=0, images={}, bad=[])
+
+    def read(self) -> dict:
+        return json.loads(self.file.read_text())
+
+    def write(self, **state) -> None:
+        before = self.read() if self.file.exists() else {}
+        self.file.write_text(json.dumps(before | state))
+
+    @property
+    def online(self) -> str:
+        state = self.read()
+        return state["images"][str(state["revision"])]
+
+    def change(self) -> str:
+        """Commit a change, and return the image that it should have."""
+        commit(self.path, "Change")
+        tag = ok("git", "rev-parse", "--short=12", "HEAD", cwd=self.path).strip()
+        return f"ghcr.io/ada/my-app:{tag}"
+
+    def release(self, *options: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PATH": str(self.bin), "FAKE_CLUSTER": str(self.file)}
+        return run(sys.executable, "deploy/release", *options, cwd=self.path, env=environment)
+
+
+@pytest.fixture
+def cluster_model(project, tmp_path) -> Cluster:
+    return Cluster(project, tmp_path)
+
+
+releasing = pytest.mark.pairs([STACK])
+
+
+@releasing
+def test_release_builds_pushes_and_applies_the_last_commit(cluster_model):
+    image = cluster_model.change()
+    (cluster_model.path / "app/uncommitted.py").write_text("")
+    done = cluster_model.release()
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith(f"-- Online: {image}\n")
+    assert cluster_model.online == image
+    state = cluster_model.read()
+    assert [call.split()[:2] for call in state["calls"] if "docker" in call] == [
+        ["docker", "build"],
+        ["docker", "push"],
+    ]
+    assert "app/main.py" in state["context"]
+    assert "app/uncommitted.py" not in state["context"]
+    assert ok("git", "status", "--short", cwd=cluster_model.path) == "?? app/uncommitted.py\n"
+
+
+@releasing
+def test_release_that_does_not_start_is_undone_and_says_why(cluster_model):
+    good, other = cluster_model.change(), cluster_model.release()
+    assert other.returncode == 0, other.stdout
+    bad = cluster_model.change()
+    cluster_model.write(bad=[bad.rpartition(":")[2]])
+    done = cluster_model.release()
+    assert done.returncode == 1
+    assert cluster_model.online == good
+    for text in ("my-app-new is not ready", "app: CrashLoopBackOff", "SECRET_KEY in secret/"):
+        assert text in done.stdout.partition("Release failed:")[2]
+    assert bad not in cluster_model.read()["images"].values()
+
+
+@releasing
+def test_rollback_goes_to_the_previous_good_release(cluster_model):
+    """Not to a failed one; one that fails itself leaves the current release online."""
+    first = cluster_model.change()
+    cluster_model.release()
+    second = cluster_model.change()
+    cluster_model.release()
+    bad = cluster_model.change()
+    cluster_model.write(bad=[bad.rpartition(":")[2]])
+    cluster_model.release()
+    assert cluster_model.online == second
+    done = cluster_model.release("--rollback")
+    assert done.returncode == 0, done.stdout
+    assert cluster_model.online == first
+    cluster_model.write(bad=[second.rpartition(":")[2]])
+    done = cluster_model.release("--rollback")
+    assert done.returncode == 1
+    assert cluster_model.online == first
+
+
+@releasing
+def test_first_release_that_fails_says_why(cluster_model):
+    cluster_model.change()
+    cluster_model.write(bad=["all"])
+    done = cluster_model.release()
+    assert done.returncode == 1
+    assert "Nothing is online yet" in done.stdout
+    assert "CrashLoopBackOff" in done.stdout
+    assert cluster_model.release("--rollback").returncode == 1
+
+
+@releasing
+def test_release_says_what_is_missing_before_it_builds(cluster_model):
+    place = cluster_model.path / "deploy/kustomization.yaml"
+    cluster_model.write(secret=False)
+    done = cluster_model.release()
+    assert done.returncode == 1
+    assert 'secrets "my-app" not found' in done.stdout
+    assert '"Deploy" in README.md' in done.stdout
+    cluster_model.write(secret=True)
+    edit(place, "ghcr.io/ada/my-app", "registry.example.com/my-app")
+    cluster_model.change()
+    done = cluster_model.release()
+    assert done.returncode == 1
+    assert "Set newName in deploy/kustomization.yaml" in done.stdout
+    (cluster_model.bin / "docker").unlink()
+    done = cluster_model.release()
+    assert done.returncode == 1
+    assert "Install docker or podman" in done.stdout
+    assert not any("build" in call for call in cluster_model.read()["calls"])
+
+
+# deploy/migrate.py.
+
+
+@releasing
+def test_pods_migrate_one_after_the_other(project, installed, databases, tmp_path):
+    """Two at once, and again: the tables are there, and nothing is done twice."""
+    path = shutil.copytree(project, tmp_path / SITE)
+    (path / ".venv").symlink_to(installed.path / ".venv")
+    database = databases.create()
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(database.run, path, "python", "-m", "deploy.migrate") for _ in "ab"]
+        results = [each.result() for each in both]
+    assert [done.returncode for done in results] == [0, 0], results
+    assert database.names() == []
+    database.query("INSERT INTO greetings (name) VALUES ('Ada')")
+    assert "Running upgrade" not in database.ok(path, "python", "-m", "deploy.migrate")
+    database.query("UPDATE alembic_version SET version_num = '0002'")
+    assert "to 0002: it stays" in database.ok(path, "python", "-m", "deploy.migrate")
+    assert database.names() == ["Ada"]
+    broken = path / "migrations/versions/0002_broken.py"
+    broken.write_text('revision, down_revision = "0003", "0001"\ndef upgrade(): 1 / 0\n')
+    database.query("UPDATE alembic_version SET version_num = '0001'")
+    assert database.run(path, "python", "-m", "deploy.migrate").returncode != 0
+    assert database.query("SELECT version_num FROM alembic_version") == ["0001"]

@@ -21,6 +21,7 @@ from support.project import (
     FEW_STACKS,
     FIRST_PAIRS,
     FRAMEWORKS,
+    KUBERNETES,
     LANGUAGES,
     OTHER_LANGUAGES,
     PAIRS,
@@ -33,13 +34,14 @@ from support.project import (
     emit,
     read,
     read_texts,
+    scripts_of,
     tag,
     texts_of,
 )
 from support.prompt import DOWN, ENTER, prompt, question
 from support.render import renderer
 
-pytestmark = pytest.mark.pairs([*PAIRS, *FEW_STACKS])
+pytestmark = pytest.mark.pairs([*PAIRS, *FEW_STACKS, *KUBERNETES])
 
 # How comments begin in files that are neither Python nor HTML.
 COMMENT = re.compile(r"^\s*(#|//|/\*)")
@@ -109,7 +111,8 @@ def test_each_sentence_is_used(projects, release, tmp_path, language):
         if file != "copier.yml" or sentence["en"] not in messages
     }
     found = projects | {
-        stack: emit(release, tmp_path / str(stack), **stack._asdict()) for stack in FEW_STACKS
+        stack: emit(release, tmp_path / str(stack), **stack._asdict())
+        for stack in [*FEW_STACKS, *KUBERNETES]
     }
     for pair, project in found.items():
         texts = texts_of(project)
@@ -145,6 +148,10 @@ VALUES = {
     "@framework@": "Flask",
     "@server@": "Gunicorn",
     "@database@": "sqlite",
+    "@name@": "my-app",
+    "@settings@": "/etc/my-app.env",
+    "@scheme@": "$scheme",
+    "@port@": "$server_port",
     "@path@": "my-app",
 }
 
@@ -318,13 +325,8 @@ def test_no_english_phrase_is_left_on_a_page(both):
 def test_prose_is_found(both):
     """What the tests above look for is in the English files."""
     seen = {name for name, english, _ in both if prose(name, english)}
-    assert seen >= {
-        "README.md",
-        "deploy/release",
-        "deploy/doctor",
-        "app/routes.py",
-        "app/config.py",
-    }
+    assert seen >= {"README.md", "deploy/release", "app/routes.py", "app/config.py"}
+    assert seen & {"deploy/doctor", "deploy/kubernetes/deployment.yaml"}
 
 
 def code(name: str, text: str) -> str:
@@ -404,7 +406,7 @@ def test_tests_pass_in_every_language(pair, installed: Installed, translated, la
 
 def test_ruff_finds_nothing_in_any_language(pair, translated, language):
     project = translated(pair, language)
-    everything = ("--isolated", "--no-cache", ".", *SCRIPTS)
+    everything = ("--isolated", "--no-cache", ".", *scripts_of(project))
     ok("ruff", "check", "--extend-select=B,I,UP", *everything, cwd=project)
     ok("ruff", "format", "--check", "--diff", *everything, cwd=project)
 

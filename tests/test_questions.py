@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pexpect
 import pytest
 from copier.errors import CopierError
-from support.commands import ok, run
+from support.commands import commit, ok, run
 from support.project import (
     ASKED,
     COMPUTED,
@@ -117,6 +117,34 @@ def test_unknown_server_is_refused(template, tmp_path, framework, server):
     reason = refused(template, tmp_path, framework=framework, server=server)
     offered = [pair.server for pair in PAIRS if pair.framework == framework]
     assert f"{server!r} is not in {offered}" in reason
+
+
+@pytest.mark.parametrize("platform", ["docker", "", "Kubernetes"])
+def test_unknown_platform_is_refused(template, tmp_path, platform):
+    reason = refused(template, tmp_path, platform=platform)
+    assert "is not in ['server', 'kubernetes']" in reason
+
+
+def test_sqlite_on_kubernetes_is_refused_with_the_way_to_postgresql(template, tmp_path):
+    reason = refused(template, tmp_path, database="sqlite", platform="kubernetes")
+    for text in ("--data database=postgresql", "migrations.copy_rows", "one machine"):
+        assert text in reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("sqlite", "kubernetes"), ("kubernetes", "sqlite")]
+)
+def test_move_to_sqlite_on_kubernetes_is_refused(release, tmp_path, before, after):
+    """Neither answer is changed silently, whichever was there before."""
+    names = {"sqlite": "database", "kubernetes": "platform"}
+    project = emit(release, tmp_path / "project", **{names[before]: before})
+    commit(project)
+    data = f"--data={names[after]}={after}"
+    done = run("copier", "update", "--defaults", data, cwd=project)
+    assert done.returncode != 0
+    assert "SQLite is a file on one machine" in done.stdout
+    assert answers_of(project)[names[before]] == before
+    assert ok("git", "status", "--short", cwd=project) == ""
 
 
 @pytest.mark.parametrize("value", ["", "../../evil"])
@@ -245,6 +273,7 @@ def test_enter_at_every_question_gives_a_project(release, tmp_path):
         "server": "gunicorn",
         "domain": "example.com",
         "database": "none",
+        "platform": "server",
     }
 
 

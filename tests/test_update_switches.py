@@ -14,6 +14,7 @@ from support.project import (
     PAIRS,
     Pair,
     append,
+    edit,
     emit,
     lock_command,
     section,
@@ -22,6 +23,8 @@ from support.update import (
     ANSWERS,
     LATEST,
     MARKERS,
+    OLD_TEXT,
+    OLDER,
     OWN_TEXT,
     added,
     assert_same,
@@ -83,6 +86,62 @@ def test_switch_of_the_database_is_a_new_project(pair, history, tmp_path):
         update(project, database=database)
         assert_same(project, fresh[database])
         commit(project)
+
+
+@pytest.mark.slow_pairs
+def test_move_to_kubernetes_and_back_is_a_new_project(pair, history, fresh, tmp_path):
+    kubernetes = emit(
+        history,
+        tmp_path / "kubernetes",
+        LATEST,
+        **ANSWERS,
+        **pair._asdict(),
+        platform="kubernetes",
+    )
+    project = start(history, tmp_path / "my-app", pair, LATEST)
+    for platform, expected in (("kubernetes", kubernetes), ("server", fresh(pair))):
+        update(project, platform=platform)
+        assert_same(project, expected)
+        commit(project)
+
+
+@pytest.mark.slow
+@pytest.mark.first_pairs
+def test_move_of_an_edited_project_to_kubernetes_and_back_loses_no_line(
+    pair, aged_project, tmp_path
+):
+    """Without a conflict. Files that the owner has not edited are those of a new project."""
+    untouched, year = aged_project(pair, LATEST)
+    project = shutil.copytree(year, tmp_path / "my-app")
+    edits = {name: own for name, own in added(untouched, year).items() if own}
+    for platform in ("kubernetes", "server"):
+        update(project, platform=platform)
+        assert conflicts(project) == set()
+        for name, own in edits.items():
+            assert [line for line in own if line not in lines(project / name)] == [], name
+        commit(project)
+    assert_same(project, year)
+
+
+@pytest.mark.slow
+def test_edits_of_the_manifests_survive_an_update(history, tmp_path):
+    """The image, a setting of the pods, lines for nginx, and resources of the owner's."""
+    project = emit(history, tmp_path / "my-app", OLDER, **ANSWERS, platform="kubernetes")
+    kustomization = project / "deploy/kustomization.yaml"
+    edit(kustomization, "registry.example.com/my-app", "ghcr.io/ada/my-app")
+    edit(kustomization, "  # Your own resources:\n", "  # Your own resources:\n  - own.yaml\n")
+    append(kustomization, "patches:\n  - path: own-patch.yaml\n")
+    edit(project / "deploy/kubernetes/autoscaler.yaml", "maxReplicas: 10", "maxReplicas: 20")
+    (project / "deploy/own.yaml").write_text("# mine\n")
+    commit(project)
+    update(project)
+    assert conflicts(project) == set()
+    text = kustomization.read_text()
+    for own in ("newName: ghcr.io/ada/my-app\n", "  - own.yaml\n", "own-patch.yaml\n"):
+        assert own in text
+    assert OLD_TEXT not in text
+    assert "maxReplicas: 20" in (project / "deploy/kubernetes/autoscaler.yaml").read_text()
+    assert (project / "deploy/own.yaml").read_text() == "# mine\n"
 
 
 MODEL = """

@@ -54,7 +54,7 @@ FRAMEWORKS = read_frameworks(read)
 LANGUAGES = list(QUESTIONS["language"]["choices"].values())
 OTHER_LANGUAGES = [language for language in LANGUAGES if language != "en"]
 # The questions, in their order, and the computed answers.
-ASKED = ["language", "project_name", "framework", "server", "domain", "database"]
+ASKED = ["language", "project_name", "framework", "server", "domain", "database", "platform"]
 COMPUTED = sorted(name for name in QUESTIONS if not name.startswith("_") and name not in ASKED)
 ANSWERS_FILE = ".copier-answers.yml"
 
@@ -95,11 +95,12 @@ FIRST_PAIRS = list({pair.framework: pair for pair in reversed(PAIRS)}.values())[
 
 
 class Stack(NamedTuple):
-    """A pair with a database, for the tests of which a pair is too little."""
+    """A pair with a database or a platform, for the tests of which a pair is too little."""
 
     framework: str
     server: str
     database: str
+    platform: str = "server"
 
     @property
     def pair(self) -> Pair:
@@ -111,7 +112,8 @@ class Stack(NamedTuple):
         return self.pair.facts
 
     def __str__(self) -> str:
-        return f"{self.pair}-{self.database}"
+        platform = "" if self.platform == "server" else f"-{self.platform}"
+        return f"{self.pair}-{self.database}{platform}"
 
 
 # Every pair with SQLite: for what can break data.
@@ -124,8 +126,22 @@ FEW_STACKS = [
 ]
 # Of these, one of each framework and of each database: for the quick tests.
 QUICK_STACKS = [FEW_STACKS[0], FEW_STACKS[-1]]
+# Projects for Kubernetes: every pair, and each framework with a database.
+KUBERNETES = [
+    *(Stack(*pair, "none", "kubernetes") for pair in PAIRS),
+    *(stack._replace(platform="kubernetes") for stack in FEW_STACKS[2:]),
+]
+# Of these, the first without a database, and one with it: for the quick tests.
+QUICK_KUBERNETES = [KUBERNETES[0], KUBERNETES[-1]]
 # Emitted programs in Python whose names do not say so.
 SCRIPTS = [f"deploy/{name}" for name in ("backup", "doctor", "notify", "release", "run")]
+
+
+def scripts_of(project: Path) -> list[str]:
+    """Return those of SCRIPTS that a project has. On Kubernetes, it is one."""
+    return [name for name in SCRIPTS if (project / name).exists()]
+
+
 # The Debian releases that sites are deployed on, by their code names: 12 and 13.
 MACHINES = ["bookworm", "trixie"]
 
