@@ -4,6 +4,7 @@ Each prints what was lost of how many requests: add -s.
 """
 
 import json
+import signal
 import time
 
 import pytest
@@ -80,6 +81,17 @@ def test_rollout_loses_no_request(site):
 
 
 @pytest.mark.first_pairs
+def test_rollback_loses_no_request(site):
+    before = site.version()
+    site.release_version("3")
+    with site.loaded("rollback") as load:
+        done = site.release("--rollback")
+        assert done.returncode == 0, done.stdout
+        assert site.version() == before
+    assert load.result.failed == []
+
+
+@pytest.mark.first_pairs
 def test_scaling_loses_no_request(site):
     with site.loaded("from 2 pods to 4 and back") as load:
         site.scale(4)
@@ -137,13 +149,9 @@ def test_broken_release_is_undone_and_loses_no_request(site):
 def test_killed_app_costs_only_its_own_requests(own_cluster, site):
     site.wait_for(2)
     pod = site.pods()[0]
-    [container] = [
-        each["containerID"].split("//")[1]
-        for each in pod["status"]["containerStatuses"]
-        if each["name"] == "app"
-    ]
+    node, container = pod["spec"]["nodeName"], site.container(pod, "app")
     with site.loaded("killed app") as load:
-        nodes.kill_container(pod["spec"]["nodeName"], container)
+        nodes.signal_container(node, container, signal.SIGKILL)
         time.sleep(15)
     # Each of the visitors' 16 threads can have one request in progress.
     assert len(load.result.failed) <= 16
@@ -173,6 +181,23 @@ def test_killed_node_is_left_out_after_a_while(own_cluster, site):
     times = [failure[3] for failure in load.result.failed]
     print(f"{len(times)} failures, the last one {max(times, default=0) - left_out:.0f} s later")
     site.wait_for(2)
+
+
+@ONE_PAIR
+def test_hung_app_is_left_out_and_restarted(own_cluster, site):
+    site.wait_for(2)
+    pod, before = site.pods()[0], site.restarts()
+    node, container = pod["spec"]["nodeName"], site.container(pod, "app")
+    with site.loaded("hung app") as load:
+        start = time.monotonic()
+        nodes.signal_container(node, container, signal.SIGSTOP)
+        nodes.wait_until(lambda: len(site.pods()) < 2, "a pod less", 60)
+        print(f"left out after {time.monotonic() - start:.0f} seconds")
+        nodes.wait_until(lambda: site.restarts() > before, "a restart", 240)
+        print(f"restarted after {time.monotonic() - start:.0f} seconds")
+    site.wait_for(2)
+    # Each of the visitors' 16 threads can have one request in progress.
+    assert len(load.result.failed) <= 16
 
 
 @ONE_PAIR

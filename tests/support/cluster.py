@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support import nodes
-from support.commands import commit, ok, run
+from support.commands import commit, ok, run, skip_or_fail
 from support.containers import make_bases, make_pause, save, write_docker
 from support.kubernetes import kubectl
 from support.project import ROOT, Pair, add_routes, edit, emit, probes
@@ -87,7 +87,9 @@ class Cluster:
         load = shlex.join(
             ["env", f"PYTHONPATH={ROOT}/tests", sys.executable, "-m", "support.nodes"]
         )
-        self.load = load if self.own else os.environ["LOAD_IMAGES"]
+        self.load = load if self.own else os.environ.get("LOAD_IMAGES", "")
+        if not self.load:
+            skip_or_fail("LOAD_IMAGES, a command that copies an archive of images to the nodes")
         self.folder = folder
         self._install()
 
@@ -250,7 +252,20 @@ class Site:
         assert status == 200, text
         return text
 
-    def rollout(self, *arguments: str) -> None:
+    def container(self, pod: dict, name: str) -> str:
+        """Return the id of a container of a pod."""
+        statuses = pod["status"]["containerStatuses"]
+        [found] = [each["containerID"] for each in statuses if each["name"] == name]
+        return found.split("//")[1]
+
+    def restarts(self) -> int:
+        """Return how often containers of the site were restarted."""
+        statuses = [
+            each for pod in self.all_pods() for each in pod["status"]["containerStatuses"]
+        ]
+        return sum(each["restartCount"] for each in statuses)
+
+    def rollout(self) -> None:
         """Wait until all pods are new."""
         self.kubectl("rollout", "status", self.deployment, "--timeout=240s", timeout=250)
 

@@ -347,9 +347,15 @@ def revive_node(name: str) -> None:
     start_node(name)
 
 
-def kill_container(name: str, container: str) -> None:
-    """Kill the first process of a container on a node."""
-    ok(*ctr(name), "tasks", "kill", "--signal=SIGKILL", container)
+def signal_container(name: str, container: str, number: signal.Signals) -> None:
+    """Send a signal to all processes of a container on a node."""
+    files = [file for top in cgroups(name) for file in top.rglob("cgroup.procs")]
+    found = {
+        pid for file in files if container in str(file) for pid in file.read_text().split()
+    }
+    assert found, f"container {container} is not on {name}"
+    for pid in found:
+        os.kill(int(pid), number)
 
 
 def ctr(name: str) -> list[str]:
