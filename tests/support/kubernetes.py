@@ -56,7 +56,9 @@ def update_lists() -> None:
     lists = FOLDER / "apt"
     for name in ("lists/partial", "archives/partial"):
         (lists / name).mkdir(parents=True, exist_ok=True)
-    mirror = "http://deb.debian.org/debian"
+    # The same mirror as the machine's.
+    targets = ok("apt-get", "indextargets", "--format", "$(REPO_URI)", "Label: Debian")
+    mirror = targets.split()[0]
     lines = [f"{kind} [signed-by={KEYRING}] {mirror} {name} main" for kind, name in LISTS]
     (lists / "sources.list").write_text("\n".join(lines) + "\n")
     (lists / "status").touch()
