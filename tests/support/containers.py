@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.commands import ok, tool
-from support.kubernetes import FOLDER, pause
+from support.kubernetes import FOLDER
+from support.kubernetes import build as build_kubernetes
 from support.machine import BUNDLE, pip_folders
 
 IMAGES = FOLDER / "images"
@@ -172,9 +173,10 @@ def make_bases() -> list[str]:
 def make_pause() -> str:
     """Build the image that each pod needs, and return its name."""
     if not exists(PAUSE):
-        dockerfile = pause().with_name("pause.Dockerfile")
+        folder = build_kubernetes()
+        dockerfile = IMAGES / "pause.Dockerfile"
         dockerfile.write_text('FROM scratch\nCOPY pause /\nENTRYPOINT ["/pause"]\n')
-        podman("build", "--quiet", f"--tag={PAUSE}", f"--file={dockerfile}", pause().parent)
+        podman("build", "--quiet", f"--tag={PAUSE}", f"--file={dockerfile}", folder)
     return PAUSE
 
 

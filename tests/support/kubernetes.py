@@ -20,7 +20,8 @@ GO = ["golang-1.15-go", "golang-1.15-src"]
 PROGRAMS = [
     "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
 ]  # fmt: skip
-BINARIES = FOLDER / "source/_output/local/bin/linux/amd64"
+OUTPUT = "_output/local/bin/linux/amd64"
+BIN = FOLDER / "bin"  # the programs that were built
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LISTS = [
     ("deb", "bullseye"),  # Go
@@ -86,17 +87,17 @@ def kubectl() -> Path:
     return unpack(["kubectl"], FOLDER / "kubectl") / "usr/bin/kubectl"
 
 
-def source() -> Path:
-    """Return the folder of the source of Kubernetes, with Debian's patches."""
-    path = FOLDER / "source"
-    if not path.is_dir():
-        update_lists()
-        scratch = FOLDER / "packages"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        apt("source", "--download-only", SOURCE, folder=scratch)
-        [description] = scratch.glob("*.dsc")
-        ok("dpkg-source", "--no-check", "--extract", description, path)  # apt has checked it
+def unpack_source() -> Path:
+    """Download the source of Kubernetes, with Debian's patches, and return its folder."""
+    path, scratch = FOLDER / "source", FOLDER / "packages"
+    for folder in (path, scratch):
+        shutil.rmtree(folder, ignore_errors=True)
+    update_lists()
+    scratch.mkdir()
+    apt("source", "--download-only", SOURCE, folder=scratch)
+    [description] = scratch.glob("*.dsc")
+    # apt has checked it.
+    ok("dpkg-source", "--no-check", "--no-copy", "--extract", description, path)
     return path
 
 
@@ -106,20 +107,40 @@ def build() -> Path:
     Takes ten minutes on two cores, at a low priority. Raises CalledProcessError if it fails;
     what the build printed is in build.log in the cache.
     """
-    if all((BINARIES / name).is_file() for name in PROGRAMS):
-        return BINARIES
+    if BIN.is_dir():
+        return BIN
     for name, package in {"make": "make", "gcc": "gcc", "rsync": "rsync"}.items():
         tool(name, package)
     FOLDER.mkdir(parents=True, exist_ok=True)
     go = unpack(GO, FOLDER / "go") / "usr/lib/go-1.15"
+    source = unpack_source()
+    compile_programs(source, go)
+    keep(source)
+    for name in ("source", "go", "packages", "home", "go-build"):
+        shutil.rmtree(FOLDER / name, ignore_errors=True)
+    return BIN
+
+
+def compile_programs(source: Path, go: Path) -> None:
+    """Compile Kubernetes, and the program that holds the namespaces of a pod."""
     (FOLDER / "version").write_text(GIT_VERSION)
-    targets = " ".join(f"cmd/{name}" for name in PROGRAMS)
+    command = ["nice", "-n10", "make", "WHAT=" + " ".join(f"cmd/{name}" for name in PROGRAMS)]
     with (FOLDER / "build.log").open("w") as log:
-        command = ["nice", "-n10", "make", f"WHAT={targets}"]
         subprocess.run(
-            command, cwd=source(), env=settings(go), stdout=log, stderr=log, check=True
+            command, cwd=source, env=settings(go), stdout=log, stderr=log, check=True
         )
-    return BINARIES
+    code = source / "build/pause/linux/pause.c"
+    ok("gcc", "-static", "-Os", f"-DVERSION={VERSION}", code, "-o", source / OUTPUT / "pause")
+
+
+def keep(source: Path) -> None:
+    """Copy the programs out of the source."""
+    partial = BIN.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name in [*PROGRAMS, "pause"]:
+        shutil.copy(source / OUTPUT / name, partial)
+    partial.rename(BIN)
 
 
 def settings(go: Path) -> dict[str, str]:
@@ -134,12 +155,3 @@ def settings(go: Path) -> dict[str, str]:
         "CGO_ENABLED": "0",
         "KUBE_GIT_VERSION_FILE": str(FOLDER / "version"),
     }
-
-
-def pause() -> Path:
-    """Return the path of the program that holds the namespaces of a pod, built from source."""
-    path = FOLDER / "pause"
-    if not path.is_file():
-        code = source() / "build/pause/linux/pause.c"
-        ok(tool("gcc", "gcc"), "-static", "-Os", f"-DVERSION={VERSION}", code, "-o", path)
-    return path

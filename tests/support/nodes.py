@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from support.commands import ok, run, skip_or_fail, tool
-from support.kubernetes import BINARIES, FOLDER, build, kubectl
+from support.kubernetes import BIN, FOLDER, build, kubectl
 
 RUN = FOLDER / "run"
 SOCKETS = Path("/run/copier-pyweb")
@@ -264,13 +264,13 @@ def start_control_plane() -> None:
     start("etcd", "control", "etcd", f"--data-dir={RUN}/etcd", "--unsafe-no-fsync",
           f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
           "--listen-peer-urls=http://127.0.0.1:2380")  # fmt: skip
-    start("apiserver", "control", BINARIES / "kube-apiserver", *options(api_options()))
+    start("apiserver", "control", BIN / "kube-apiserver", *options(api_options()))
     common = ["--leader-elect=false", "--bind-address=127.0.0.1"]
-    start("controllers", "control", BINARIES / "kube-controller-manager", *common,
+    start("controllers", "control", BIN / "kube-controller-manager", *common,
           f"--kubeconfig={RUN}/controllers.conf", "--use-service-account-credentials",
           f"--service-account-private-key-file={RUN}/sa.key",
           f"--root-ca-file={RUN}/ca.crt")  # fmt: skip
-    start("scheduler", "control", BINARIES / "kube-scheduler", *common,
+    start("scheduler", "control", BIN / "kube-scheduler", *common,
           f"--kubeconfig={RUN}/scheduler.conf")  # fmt: skip
     open_port()
 
@@ -317,14 +317,14 @@ def start_containerd(name: str) -> int:
 def start_kubelet(name: str, containerd: int) -> None:
     """Start the kubelet and the kube-proxy of a node, with the mounts of its containerd."""
     folder = RUN / name
-    start("kubelet", name, "nsenter", f"--mount=/proc/{containerd}/ns/mnt", BINARIES / "kubelet",
+    start("kubelet", name, "nsenter", f"--mount=/proc/{containerd}/ns/mnt", BIN / "kubelet",
           f"--config={folder}/kubelet.yaml", f"--kubeconfig={RUN}/{name}.conf",
           f"--hostname-override={name}", f"--node-ip={ADDRESSES[name]}",
           f"--root-dir={folder}/kubelet", f"--cert-dir={folder}/pki",
           "--container-runtime=remote", "--cni-bin-dir=/usr/lib/cni",
           f"--container-runtime-endpoint=unix://{SOCKETS}/{name}.sock",
           f"--cni-conf-dir={folder}/cni")  # fmt: skip
-    start("proxy", name, BINARIES / "kube-proxy", f"--kubeconfig={RUN}/proxy.conf",
+    start("proxy", name, BIN / "kube-proxy", f"--kubeconfig={RUN}/proxy.conf",
           f"--hostname-override={name}", "--cluster-cidr=10.244.0.0/16",
           "--proxy-mode=iptables", "--conntrack-max-per-core=0")  # fmt: skip
 
