@@ -39,16 +39,21 @@ def site(pair: Pair, cluster: Cluster, template, tmp_path_factory) -> Iterator[S
 
 
 @pytest.fixture(scope="session")
-def data_site(cluster: Cluster, template, tmp_path_factory) -> Iterator[Site]:
-    """A site with PostgreSQL, which runs next to the nodes."""
+def postgresql(cluster: Cluster) -> Iterator[str]:
+    """The URL of a database in a PostgreSQL next to the nodes."""
     if not cluster.own:
         pytest.skip("needs PostgreSQL in the network of the cluster of tests/cluster/up")
-    path = tmp_path_factory.mktemp("projects") / "postgresql"
-    project = emit_for_cluster(template, path, Pair("fastapi", "uvicorn"), "postgresql")
     server = PostgreSQL(nodes.inside("database"), nodes.DATABASE)
-    url = f"postgresql://app:secret@{nodes.DATABASE}:{server.port}/app"
     server.query("CREATE ROLE app LOGIN PASSWORD 'secret'", "CREATE DATABASE app OWNER app")
-    site = bring_online(cluster, project, DATABASE_URL=url)
+    yield f"postgresql://app:secret@{nodes.DATABASE}:{server.port}/app"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def data_site(cluster: Cluster, postgresql: str, template, tmp_path_factory) -> Iterator[Site]:
+    """A site with a database."""
+    path = tmp_path_factory.mktemp("projects") / "guests"
+    project = emit_for_cluster(template, path, Pair("fastapi", "uvicorn"), "postgresql")
+    site = bring_online(cluster, project, DATABASE_URL=postgresql)
     yield site
     site.delete()
-    server.stop()
