@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -94,7 +95,12 @@ class Cluster:
     On its socket, everybody is its administrator; connections over TCP need a password.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: Sequence[str] = (), address: str = "127.0.0.1") -> None:
+        """Start it.
+
+        network: the start of a command that runs another in a network namespace, as root.
+        address: where it listens there.
+        """
         initdb = client("initdb")
         # Not below the folder of the tests: the path of a socket is short, and another user
         # than root has to reach it.
@@ -104,11 +110,20 @@ class Cluster:
         if os.getuid() == 0:
             self.user = {"user": "postgres", "group": "postgres", "extra_groups": []}
             shutil.chown(self.folder, "postgres", "postgres")
+        self.network = list(network)
+        if network:
+            ids = (
+                f"--setuid={self.folder.stat().st_uid}",
+                f"--setgid={self.folder.stat().st_gid}",
+            )
+            self.network, self.user = [*network, *ids], {}
         self.port, self.numbers = free_port(), itertools.count()
         auth = ("--username=tests", "--auth-local=trust", "--auth-host=scram-sha-256")
         self.run(initdb, "--no-sync", "--encoding=UTF8", *auth)
+        with (self.folder / "data/pg_hba.conf").open("a") as file:
+            file.write("host all all 10.0.0.0/8 scram-sha-256\n")
         settings = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": address,
             "port": self.port,
             "unix_socket_directories": self.folder,
             "fsync": "off",
@@ -119,7 +134,7 @@ class Cluster:
 
     def run(self, *command: str | Path) -> None:
         """Run a program that works on the cluster's files."""
-        ok(*command, f"--pgdata={self.folder}/data", cwd="/", **self.user)
+        ok(*self.network, *command, f"--pgdata={self.folder}/data", cwd="/", **self.user)
 
     def url(self, name: str) -> str:
         return f"postgresql://tests@/{name}?host={self.folder}&port={self.port}"
@@ -130,6 +145,11 @@ class Cluster:
         old = template.url.split("/")[3].split("?")[0] if template else "template1"
         Database(self.url("postgres")).query(f'CREATE DATABASE "{name}" TEMPLATE "{old}"')
         return Database(self.url(name))
+
+    def query(self, *statements: str) -> None:
+        """Run statements as the administrator, each in a transaction of its own."""
+        for statement in statements:
+            Database(self.url("postgres")).query(statement)
 
     def stop(self) -> None:
         self.run(client("pg_ctl"), "stop", "--mode=immediate")

@@ -1,6 +1,10 @@
 """A steady load on one site over https, until its standard input ends.
 
 Usage: python load.py HOST CA_FILE [--fresh] [--calm | --shared]
+       python load.py HOST ADDRESS --proxy [--fresh] [--calm | --shared]
+
+The second one is a proxy in front of the site: it connects to ADDRESS over http, and names
+the visitor and https in headers.
 
 Four connections request a page, JSON and a form in turn; with --fresh, on a new connection
 each time, because a reload of nginx closes idle ones; with --calm, a few times a second,
@@ -15,12 +19,14 @@ import http.client
 import itertools
 import json
 import os
+import random
 import ssl
 import sys
 import threading
 import time
 
 HOST, CA_FILE = sys.argv[1:3]
+PROXY = "--proxy" in sys.argv
 FRESH = "--fresh" in sys.argv
 # Seconds between two requests of a connection.
 PAUSE = 0.1 if "--calm" in sys.argv else 0.02 if "--shared" in sys.argv else 0.004
@@ -33,23 +39,27 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 FORMS = 40  # from an address; nginx allows 50 at once
 
-context = ssl.create_default_context(cafile=CA_FILE)
+context = None if PROXY else ssl.create_default_context(cafile=CA_FILE)
 ended = threading.Event()
 sent = []
 failed = []
 
 
 # Those of another process are different: several may load the same site one after another.
-numbers = itertools.count(os.getpid() * 1000)
+# In a container, the id of a process says nothing.
+numbers = itertools.count((random.randrange(15000) if PROXY else os.getpid()) * 1000)
 
 
-def connect() -> http.client.HTTPSConnection:
-    """Return a connection from an address of this machine that was not used before."""
+def connect() -> tuple[http.client.HTTPConnection, dict[str, str]]:
+    """Return a connection for an address that was not used before, and headers to send."""
     number = next(numbers)
-    address = f"127.{number // 62500 % 250 + 1}.{number // 250 % 250}.{number % 250 + 1}"
+    rest = f"{number // 62500 % 250 + 1}.{number // 250 % 250}.{number % 250 + 1}"
+    if PROXY:
+        headers = {"Host": HOST, "X-Forwarded-For": f"20.{rest}", "X-Forwarded-Proto": "https"}
+        return http.client.HTTPConnection(CA_FILE, timeout=60), headers
     return http.client.HTTPSConnection(
-        HOST, timeout=60, context=context, source_address=(address, 0)
-    )
+        HOST, timeout=60, context=context, source_address=(f"127.{rest}", 0)
+    ), {}
 
 
 def send_requests() -> None:
@@ -58,9 +68,9 @@ def send_requests() -> None:
     while not ended.is_set():
         for method, path, body, expected in REQUESTS:
             if connection is None:
-                connection, forms = connect(), 0
+                (connection, visitor), forms = connect(), 0
             try:
-                headers = FORM if body else {}
+                headers = visitor | (FORM if body else {})
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
                 response.read()

@@ -29,6 +29,7 @@ BASE_PACKAGES = [
 ]  # fmt: skip
 SERVER = "server.example.com"  # the name of a machine in the READMEs
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copier-pyweb"
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 # Where control groups are: version 2, with or without version 1.
 CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "unified", "systemd")]
 
@@ -52,9 +53,8 @@ def memory_cgroup() -> Path:
 
 def certificate_options() -> list[str]:
     """Return options of systemd-nspawn with which pip trusts what the host trusts."""
-    bundle = "/etc/ssl/certs/ca-certificates.crt"
-    passed = [f"--setenv={name}={bundle}" for name in ("PIP_CERT", "SSL_CERT_FILE")]
-    return [f"--bind-ro={bundle}", *passed] if Path(bundle).is_file() else []
+    passed = [f"--setenv={name}={BUNDLE}" for name in ("PIP_CERT", "SSL_CERT_FILE")]
+    return [f"--bind-ro={BUNDLE}", *passed] if Path(BUNDLE).is_file() else []
 
 
 def nspawn(root: Path, script: str, *options: str) -> str:

@@ -1,7 +1,10 @@
 """Writes rows to a site until its standard input ends, and finds those that the site lost.
 
-Usage: python writers.py URL CA_FILE [--writers N] [--pause SECONDS]
-       python writers.py URL CA_FILE --read
+Usage: python writers.py URL CA_FILE [--writers N] [--pause SECONDS] [--proxy HOST]
+       python writers.py URL CA_FILE [--proxy HOST] --read
+
+With --proxy, requests name the host, the visitor and https in headers, as a proxy in front of
+the site does, and CA_FILE is not used.
 
 Each writer sends a form with a name that is used only once, requests the page and the JSON
 that list names, and begins again. Each request has a connection of its own, from another
@@ -20,6 +23,7 @@ import http.client
 import itertools
 import json
 import os
+import random
 import ssl
 import sys
 import threading
@@ -32,7 +36,9 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TIMEOUT = 90  # seconds: longer than nginx waits for the app
 
 # Those of another process are different: several may write to the same site in turn.
-numbers = itertools.count(os.getpid() * 10000)
+# In a container, the id of a process says nothing.
+START = random.randrange(1500) if "--proxy" in sys.argv else os.getpid()
+numbers = itertools.count(START * 10000)
 
 
 class Findings(NamedTuple):
@@ -61,29 +67,43 @@ def compare(acknowledged: list[str], uncertain: list[str], names: list[str]) -> 
 class Site:
     """A client of a site that uses each address and each connection once."""
 
-    def __init__(self, url: str, ca_file: str) -> None:
+    def __init__(self, url: str, ca_file: str, host: str = "") -> None:
+        """Take the site at a URL.
+
+        host: its name, if the client is a proxy in front of it.
+        """
+        self.proxied = {"Host": host, "X-Forwarded-Proto": "https"} if host else {}
         parts = urlsplit(url)
         self.host, self.port = parts.hostname, parts.port
+        self.visitor = threading.local()
         self.context = None
         if parts.scheme == "https":
             self.context = ssl.create_default_context(cafile=ca_file)
 
     def connect(self) -> http.client.HTTPConnection:
         number = next(numbers)
-        address = f"127.{number // 62500 % 250 + 1}.{number // 250 % 250}.{number % 250 + 1}"
-        options = {"timeout": TIMEOUT, "source_address": (address, 0)}
+        rest = f"{number // 62500 % 250 + 1}.{number // 250 % 250}.{number % 250 + 1}"
+        options = {"timeout": TIMEOUT}
+        if self.proxied:
+            self.visitor.headers = self.proxied | {"X-Forwarded-For": f"20.{rest}"}
+        else:
+            options["source_address"] = (f"127.{rest}", 0)
         if self.context:
             return http.client.HTTPSConnection(
                 self.host, self.port, context=self.context, **options
             )
         return http.client.HTTPConnection(self.host, self.port, **options)
 
+    def headers(self) -> dict[str, str]:
+        """Return the headers that name the visitor of this thread's last connection."""
+        return self.visitor.headers if self.proxied else {}
+
     def request(self, method: str, path: str, form: dict | None = None) -> tuple[int, bytes]:
         """Send a request, and return the status and the body of the response."""
         connection = self.connect()
         try:
             body = urlencode(form) if form else None
-            connection.request(method, path, body, FORM if form else {})
+            connection.request(method, path, body, self.headers() | (FORM if form else {}))
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -94,7 +114,7 @@ class Site:
         found, query = [], ""
         connection = self.connect()
         while True:
-            connection.request("GET", f"/items/{query}")
+            connection.request("GET", f"/items/{query}", headers=self.headers())
             response = connection.getresponse()
             page = json.loads(response.read())
             assert response.status == 200, page
@@ -130,7 +150,7 @@ class Writers:
 
     def write(self) -> None:
         while not self.ended.is_set():
-            name = f"row {os.getpid()} {next(numbers)}"
+            name = f"row {START} {next(numbers)}"
             accepted = self.send("POST", "/hello/", 303, {"name": name})
             with self.lock:
                 (self.acknowledged if accepted else self.uncertain).append(name)
@@ -159,9 +179,10 @@ def main() -> None:
     parser.add_argument("ca_file")
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.1)
+    parser.add_argument("--proxy", default="", metavar="HOST")
     parser.add_argument("--read", action="store_true")
     options = parser.parse_args()
-    site = Site(options.url, options.ca_file)
+    site = Site(options.url, options.ca_file, options.proxy)
     if options.read:
         print(json.dumps(site.names()))
         return
