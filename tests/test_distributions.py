@@ -87,6 +87,22 @@ def test_newest_suitable_python_is_chosen(system, tmp_path, found, chosen):
     assert system.site_python(pythons(tmp_path / "bin", **found)).name == chosen
 
 
+@pytest.mark.pairs(FEW_STACKS)
+def test_python_of_the_site_is_chosen_in_one_place(pair, project):
+    """The others only have it as what runs themselves, or run system.py with it."""
+    named = [
+        line
+        for path in (project / "deploy").iterdir()
+        if path.is_file() and path.suffix != ".md"
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "/usr/bin/python" in line and not line.startswith("#!")
+    ]
+    assert named == [
+        "need python3 test -x /usr/bin/python3",
+        'need python3-venv /usr/bin/python3 -B "$deploy/system.py" --python',
+    ]
+
+
 def test_missing_python_is_reported_with_the_command_that_installs_it(system, tmp_path):
     folder = pythons(tmp_path / "bin", python3=False, python3_9=False)
     with pytest.raises(system.Failure, match=r"no Python 3[.]10 .*Run: sudo sh .*/setup$"):

@@ -68,6 +68,10 @@ RESTORE_CERTIFICATE = (
 KEEP_SETTINGS = "cp -a /etc/$SITE.env /root/settings; "
 RESTORE_SETTINGS = "cp -a /root/settings /etc/$SITE.env; systemctl restart $SITE"
 RESTORE_HOSTS = 'sed -i "/ $DOMAIN$/d" /etc/hosts; echo "127.0.0.1 $DOMAIN" >> /etc/hosts'
+RESTORE_SOCKET = (
+    "rm -rf /etc/systemd/system/$SITE.socket.d; systemctl daemon-reload;"
+    " systemctl restart $SITE.socket; systemctl start $SITE"
+)
 RESTORE_ROUTES = "sed -i '/no_such_module/d' /opt/$SITE/app/routes.py"
 RESTORE_HOME = "cp -a /root/home.html /opt/$SITE/app/templates/; systemctl restart $SITE"
 # With the script, because systemd limits how often the unit starts.
@@ -279,9 +283,17 @@ FAULTS = [
         "socket-of-another",
         "chown nobody /run/$SITE.sock",
         ["www-data, who may not use /run/$SITE.sock", APP_DOWN[1]],
-        "SocketUser=www-data",
-        "rm -rf /etc/systemd/system/$SITE.socket.d; systemctl daemon-reload;"
-        " systemctl restart $SITE.socket; systemctl start $SITE",
+        "deploy/system.py",
+        RESTORE_SOCKET,
+    ),
+    Fault(
+        "socket-of-another-by-a-drop-in",
+        "mkdir -p /etc/systemd/system/$SITE.socket.d;"
+        " printf '[Socket]\\nSocketUser=nobody\\n' > /etc/systemd/system/$SITE.socket.d/old.conf;"
+        " systemctl daemon-reload; chown nobody /run/$SITE.sock",
+        ["www-data, who may not use /run/$SITE.sock", APP_DOWN[1]],
+        "sudo sed -i /^SocketUser=/d /etc/systemd/system/$SITE.socket.d/old.conf && ",
+        RESTORE_SOCKET,
     ),
     Fault(
         "nginx-stopped",
@@ -558,6 +570,18 @@ HARMLESS = [
         fake("getenforce", "echo Enforcing"),
         "SELinux is active; its refusals: sudo ausearch -m avc -ts recent",
         "rm /usr/local/sbin/getenforce",
+    ),
+    Harmless(
+        "clock-not-synchronized",
+        fake("timedatectl", "echo no"),
+        "which is not synchronized: sudo apt install --yes chrony && sudo timedatectl set-ntp",
+        "rm /usr/local/sbin/timedatectl",
+    ),
+    Harmless(
+        "certificate-from-elsewhere",  # which certbot does not renew
+        "mv /etc/letsencrypt/renewal/$SITE.conf /root/; systemctl stop certbot.timer",
+        None,
+        "mv /root/$SITE.conf /etc/letsencrypt/renewal/; systemctl start certbot.timer",
     ),
     Harmless(
         "no-backup-yet",
