@@ -7,13 +7,11 @@ import shutil
 import pytest
 import yaml
 from support.commands import ok, run
-from support.github import DEPLOY, deploy_step
+from support.github import DEPLOY, ZIZMOR, deploy_step
 from support.project import lock_command
 
 WORKFLOW = ".github/workflows/tests.yml"
 RENOVATE = ".github/renovate.json5"
-# GitHub's own actions may be pinned by their version; others must be pinned by their hash.
-ZIZMOR = 'rules: {unpinned-uses: {config: {policies: {"actions/*": ref-pin, "*": hash-pin}}}}\n'
 
 
 @pytest.mark.slow_pairs

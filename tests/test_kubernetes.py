@@ -16,11 +16,13 @@ import pytest
 import yaml
 from docker.utils import exclude_paths
 from support.commands import commit, ok, run, tool
+from support.github import DEPLOY, ZIZMOR, deploy_step
 from support.pod import CLUSTER, Pod, containers, documents, running
 from support.project import (
     PAIRS,
     QUICK_STACKS,
     ROOT,
+    SECTIONS,
     Pair,
     add_routes,
     edit,
@@ -281,6 +283,59 @@ def test_start_is_the_command_of_the_unit(pair, project):
     text = (project / "deploy/start").read_text().replace(" \\\n   ", "")
     assert f"\nexec {pair.facts['command']}\n" in text
     ok("sh", "-n", project / "deploy/start")
+
+
+# The READMEs and the workflow.
+
+
+def test_readme_has_the_sections_of_a_server_and_is_short(pair, project):
+    text = (project / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS["README.md"]
+    assert len(text.splitlines()) <= (245 if pair == STACK else 205)
+
+
+def test_files_that_the_readmes_name_exist(project):
+    """But for those that the owner may write."""
+    texts = [(project / name).read_text() for name in ("README.md", "deploy/README.md")]
+    names = {name for text in texts for name in re.findall(r"deploy/[\w./*@-]+\w", text)}
+    assert names > {
+        "deploy/release",
+        "deploy/kustomization.yaml",
+        "deploy/kubernetes/network.yaml",
+    }
+    missing = {name for name in names if not list(project.glob(name))}
+    assert missing <= {"deploy/nginx/own.conf"}
+
+
+def test_owner_writes_own_lines_for_nginx(project, tmp_path):
+    """As deploy/README.md and the comments say: the map that the pod mounts exists then."""
+    path = shutil.copytree(project, tmp_path / SITE)
+    kustomization = path / "deploy/kustomization.yaml"
+    text = kustomization.read_text().replace("  # - name: nginx-own", "  - name: nginx-own")
+    kustomization.write_text(text.replace("  #   files: [nginx/own", "    files: [nginx/own"))
+    (path / "deploy/nginx/own.conf").write_text("location /mine { return 204; }\n")
+    found = [*yaml.safe_load_all(render(path))]
+    [name] = [
+        each["metadata"]["name"] for each in found if "own.conf" in (each.get("data") or {})
+    ]
+    [pod] = [each["spec"]["template"]["spec"] for each in found if each["kind"] == "Deployment"]
+    assert {"name": name, "optional": True} in [
+        each.get("configMap") for each in pod["volumes"]
+    ]
+
+
+@pytest.mark.pairs(PAIRS[:1])
+def test_workflow_is_valid_and_safe_and_does_nothing_without_its_secret(project, tmp_path):
+    ok("check-jsonschema", "--builtin-schema=vendor.github-workflows", project / DEPLOY)
+    (tmp_path / "zizmor.yml").write_text(ZIZMOR)
+    options = ("--offline", f"--config={tmp_path}/zizmor.yml", "--no-progress")
+    ok("zizmor", *options, project / DEPLOY)
+    step = deploy_step(project)
+    assert step["env"]["ACCESS"] == "${{ secrets.DEPLOY_KUBECONFIG }}"
+    environment = {"ACCESS": "", "RUNNER_TEMP": str(tmp_path), "PATH": os.environ["PATH"]}
+    output = ok("bash", "-ec", step["run"], cwd=project, env=environment)
+    assert "The secret DEPLOY_KUBECONFIG is not set: nothing is deployed." in output
+    assert [path.name for path in tmp_path.iterdir()] == ["zizmor.yml"]
 
 
 # The pod at work.

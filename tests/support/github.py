@@ -5,6 +5,8 @@ from pathlib import Path
 import yaml
 
 DEPLOY = ".github/workflows/deploy.yml"
+# GitHub's own actions may be pinned by their version; others must be pinned by their hash.
+ZIZMOR = 'rules: {unpinned-uses: {config: {policies: {"actions/*": ref-pin, "*": hash-pin}}}}\n'
 
 
 def deploy_step(project: Path) -> dict:
