@@ -196,8 +196,10 @@ def test_hung_app_is_left_out_and_restarted(own_cluster, site):
         nodes.wait_until(lambda: site.restarts() > before, "a restart", 240)
         print(f"restarted after {time.monotonic() - start:.0f} seconds")
     site.wait_for(2)
-    # Each of the visitors' 16 threads can have one request in progress.
-    assert len(load.result.failed) <= 16
+    # Each of the visitors' 16 threads can have one request in progress. A kept connection
+    # stays with nginx in the pod, which answers 504 once a minute until the app restarts.
+    minutes = 1 + (time.monotonic() - start) // 60
+    assert len(load.result.failed) <= 16 * minutes
 
 
 @ONE_PAIR
