@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 from docker.utils import exclude_paths
-from support.commands import commit, ok, run, tool
+from support.commands import commit, free_port, ok, run, tool
 from support.github import DEPLOY, ZIZMOR, deploy_step
 from support.pod import CLUSTER, Pod, containers, documents, running
 from support.project import (
@@ -31,7 +33,7 @@ from support.project import (
     probes,
     texts_of,
 )
-from support.serve import FORGED
+from support.serve import FORGED, get_when_up
 
 # A pair with the database that Kubernetes needs.
 STACK = next(each for each in QUICK_STACKS if each.database == "postgresql")
@@ -482,6 +484,44 @@ def test_requests_wait_while_the_app_restarts(pod):
         assert [each for each in sent if each.done()] == []
         pod.start("app")
         assert {each.result() for each in sent} == {200, 303}
+
+
+def by_itself(pod: Pod, **settings: str) -> dict:
+    """Return the command of the image, and the options to run it without a pod."""
+    text = (pod.project / "Dockerfile").read_text(encoding="utf-8")
+    [command] = [line[4:] for line in text.splitlines() if line.startswith("CMD ")]
+    return {
+        "args": json.loads(command),
+        "cwd": pod.project,
+        "env": pod.environment("app") | settings,
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "start_new_session": True,
+    }
+
+
+@at_work
+def test_app_that_cannot_start_ends_and_says_why(pod):
+    """So that Kubernetes counts the restarts, and deploy/release shows the reason."""
+    options = by_itself(pod, PORT=str(free_port()), SECRET_KEY="")
+    done = subprocess.run(**options, check=False, timeout=60)
+    assert done.returncode != 0
+    assert b"SECRET_KEY in secret/my-app is missing" in done.stdout
+
+
+@at_work
+def test_image_runs_without_a_pod(pod):
+    """On the port that a host for containers sets, with the static files from the app."""
+    port = free_port()
+    with subprocess.Popen(**by_itself(pod, PORT=str(port))) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            assert get_when_up(f"{url}/healthz", process, 30).json() == {"status": "ok"}
+            assert httpx2.get(f"{url}/static/style.css").status_code == 200
+        finally:
+            process.terminate()
+            assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 @at_work
