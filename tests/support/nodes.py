@@ -437,7 +437,8 @@ def down() -> None:
     """Stop the cluster, and remove all of it but what is in the cache."""
     for name in [*NODES, "database", "control"]:
         kill(name)
-        for top in cgroups(name):
+        # runc makes some of version 2 as well.
+        for top in [*cgroups(name), Path("/sys/fs/cgroup/unified/copier-pyweb", name)]:
             remove_cgroups(top)
     for name in [*ADDRESSES, "switch"]:
         if Path(f"/run/netns/kube-{name}").exists():
