@@ -78,10 +78,12 @@ class Cluster:
 
         folder: for programs and manifests.
         """
-        self.own = "KUBECONFIG" not in os.environ
-        config = nodes.up() if self.own else os.environ["KUBECONFIG"]
+        config = os.environ.get("KUBECONFIG", str(nodes.KUBECONFIG))
+        self.own = config == str(nodes.KUBECONFIG)
+        if self.own:
+            nodes.up()
         self.environment = os.environ | {
-            "KUBECONFIG": str(config),
+            "KUBECONFIG": config,
             "PATH": f"{folder}:{os.environ['PATH']}",
         }
         load = shlex.join(

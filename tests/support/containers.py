@@ -131,23 +131,16 @@ def root_file_system(base: Base) -> Path:
     debootstrap checks the signatures of Debian; without its keys, this fails.
     """
     root = IMAGES / "roots" / "-".join([base.release, *base.packages])
-    if not root.is_dir():
-        partial = root.with_name("partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        options = ["--variant=minbase", "--force-check-gpg"]
-        include = f"--include={','.join(base.packages)}"
-        ok(
-            tool("debootstrap", "debootstrap"),
-            *options,
-            include,
-            base.release,
-            partial,
-            timeout=900,
-        )
-        shutil.rmtree(partial / "var/cache/apt")
-        partial.rename(root)
-    return root
+    if root.is_dir():
+        return root
+    partial = root.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    packages = f"--include={','.join(base.packages)}"
+    options = ["--variant=minbase", "--force-check-gpg", packages]
+    ok(tool("debootstrap", "debootstrap"), *options, base.release, partial, timeout=900)
+    shutil.rmtree(partial / "var/cache/apt")
+    return partial.rename(root)
 
 
 def make_base(name: str, base: Base) -> None:

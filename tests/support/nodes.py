@@ -406,13 +406,8 @@ def require_tools() -> None:
         skip_or_fail("CNI plugins (apt-get install containernetworking-plugins)")
 
 
-def up() -> Path:
-    """Start the cluster unless it is up, and return the path of its kubeconfig."""
-    require_tools()
-    if is_up():
-        return KUBECONFIG
-    down()
-    build()
+def prepare() -> None:
+    """Make all that the programs of the cluster need, and note what they will change."""
     RUN.mkdir(parents=True)
     SOCKETS.mkdir(exist_ok=True)
     values = {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}
@@ -420,6 +415,16 @@ def up() -> Path:
     make_network()
     make_certificates()
     make_accounts()
+
+
+def up() -> Path:
+    """Start the cluster unless it is up, and return the path of its kubeconfig."""
+    require_tools()
+    if is_up():
+        return KUBECONFIG
+    down()
+    build()
+    prepare()
     start_control_plane()
     wait_until(lambda: ask("get", "--raw=/readyz").returncode == 0, "the API server", 60)
     for name in NODES:
@@ -432,7 +437,8 @@ def down() -> None:
     """Stop the cluster, and remove all of it but what is in the cache."""
     for name in [*NODES, "database", "control"]:
         kill(name)
-        for top in cgroups(name):
+        # runc makes some of version 2 as well.
+        for top in [*cgroups(name), Path("/sys/fs/cgroup/unified/copier-pyweb", name)]:
             remove_cgroups(top)
     for name in [*ADDRESSES, "switch"]:
         if Path(f"/run/netns/kube-{name}").exists():
