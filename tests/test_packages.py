@@ -1,9 +1,7 @@
-"""deploy/release installs packages once for all releases that have the same ones."""
+"""Packages are installed once for all releases that have the same ones."""
 
-import importlib.util
-import shutil
+import importlib
 import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -11,25 +9,24 @@ from support.commands import ok
 from support.project import FEW_STACKS
 
 pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
-MODULES = ("assets", "https", "remote", "server", "tls", "trial")
 
 
 @pytest.fixture
-def script(project: Path, tmp_path: Path, monkeypatch):
-    """deploy/release as a module, whose releases are in tmp_path."""
+def module(project: Path, tmp_path: Path, monkeypatch):
+    """deploy/packages.py as a module, for releases in tmp_path."""
     monkeypatch.syspath_prepend(str(project / "deploy"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    loader = SourceFileLoader("release", str(project / "deploy/release"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("release", loader))
-    loader.exec_module(module)
-    monkeypatch.setattr(module, "VERSIONS", tmp_path)
-    yield module
-    for name in MODULES:
+    for name in ("packages", "server"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = importlib.import_module("packages")
+    monkeypatch.setattr(found, "VERSIONS", tmp_path)
+    yield found
+    for name in ("packages", "server"):
         sys.modules.pop(name, None)
 
 
 @pytest.fixture
-def install(script, project: Path, tmp_path: Path):
+def install(module, project: Path, tmp_path: Path):
     """Returns a function that makes a release with one package, and returns its packages."""
     lock = (project / "requirements.lock").read_text()
     markupsafe = lock[lock.index("markupsafe==") :].split("\n    # via")[0]
@@ -38,8 +35,7 @@ def install(script, project: Path, tmp_path: Path):
         version = tmp_path / name
         version.mkdir()
         (version / "requirements.lock").write_text(f"{markupsafe}\n{more}")
-        packages = script.install_packages(version, python)
-        (version / ".released").touch()
+        packages = module.install_packages(version, python)
         assert (version / ".venv").resolve() == packages
         ok(version / ".venv/bin/python", "-c", "import markupsafe")
         return packages
@@ -47,30 +43,30 @@ def install(script, project: Path, tmp_path: Path):
     return install
 
 
-def test_packages_are_shared_while_they_are_the_same(install, script, tmp_path, capsys):
+def test_packages_are_shared_while_they_are_the_same(install, module, tmp_path, capsys):
     first = install("20260101-000000")
     assert "Install packages" in capsys.readouterr().out
     assert install("20260102-000000") == first
     assert "Install packages" not in capsys.readouterr().out
     other = install("20260103-000000", "# another lock\n")
     assert other != first
-    for name in ("20260101-000000", "20260102-000000"):
-        script.remove_unused_packages()
+    releases = sorted(tmp_path.glob("2026*"))
+    for number in range(2):
+        module.remove_unused_packages(releases[number:])
         assert first.exists()
-        shutil.rmtree(tmp_path / name)
-    script.remove_unused_packages()
+    module.remove_unused_packages(releases[2:])
     assert not first.exists()
     assert other.exists()
 
 
-def test_packages_that_are_not_as_installed_are_not_used_again(install, script, tmp_path):
+def test_packages_that_are_not_as_installed_are_not_used_again(install, module, tmp_path):
     """The current release keeps them; the new one gets its own."""
     packages = install("20260101-000000")
     lock, wanted = tmp_path / "20260101-000000/requirements.lock", packages / "installed"
     python = packages / "bin/python"
 
     def found():
-        return script.find_packages(text, lock)
+        return module.find_packages(text, lock)
 
     text = wanted.read_text()
     assert found() == packages
@@ -80,6 +76,13 @@ def test_packages_that_are_not_as_installed_are_not_used_again(install, script, 
     assert found() is None
     python.unlink()
     python.symlink_to(target)
+    assert found() == packages
+    [file] = packages.glob("lib/*/site-packages/markupsafe/__init__.py")
+    code = file.read_text()
+    for damaged in ("", code + "\n"):
+        file.write_text(damaged)
+        assert found() is None
+    file.write_text(code)
     assert found() == packages
     ok(python, "-m", "pip", "uninstall", "--quiet", "--yes", "markupsafe")
     assert found() is None

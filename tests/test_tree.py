@@ -55,7 +55,7 @@ def test_pages_do_not_depend_on_the_server(projects):
 
 def test_project_has_few_files(pair, project):
     """Besides those that only some frameworks or servers need, and ten for a database."""
-    assert len({*files(project)} - OWN_FILES) <= (65 if isinstance(pair, Pair) else 75)
+    assert len({*files(project)} - OWN_FILES) <= (66 if isinstance(pair, Pair) else 76)
 
 
 def test_no_other_framework_or_server_is_named(pair, project):
