@@ -204,25 +204,45 @@ def test_selectors_find_the_pods_and_only_those(rendered):
             assert not labels.items() <= job.items()
 
 
-def test_app_outlives_nginx(rendered):
+def test_app_outlives_nginx(rendered, project):
     """nginx stops first, when no more requests come; the grace period is enough for both."""
     [pod] = [
         each["spec"]["template"]["spec"] for each in rendered if each["kind"] == "Deployment"
     ]
-    waits = {
-        each["name"]: int(each["lifecycle"]["preStop"]["exec"]["command"][1])
+    hooks = {
+        each["name"]: each["lifecycle"]["preStop"]["exec"]["command"][2]
         for each in pod["containers"]
         if "lifecycle" in each
     }
-    assert waits["nginx"] >= 5
-    assert waits["app"] > waits["nginx"] + 5  # keepalive_min_timeout
-    assert pod["terminationGracePeriodSeconds"] >= waits["app"] + 35
+    wait = int(re.fullmatch("touch /run/stopping; sleep (\\d+)", hooks["nginx"])[1])
+    [conf] = project.glob("deploy/nginx/*/pod.conf")
+    text = conf.read_text()
+    shutdown = int(re.search(r"worker_shutdown_timeout (\d+)s;", text)[1])
+    assert wait > 5  # the app looks for the file after this
+    assert pod["terminationGracePeriodSeconds"] >= wait + shutdown + 15
+    assert "[ -e /run/stopping ] && [ -e /run/nginx.pid ]" in hooks["app"]
+    assert "pid /run/nginx.pid;" in text
+
+
+def test_app_waits_for_nginx_only_if_the_pod_stops(project, tmp_path):
+    """The hook of the app, with its files in another directory and shorter waits."""
+    hook = containers(project)["app"]["lifecycle"]["preStop"]["exec"]["command"][2]
+    script = hook.replace("/run/", f"{tmp_path}/").replace("sleep 5", "true")
+    pid = tmp_path / "nginx.pid"
+    pid.touch()
+    ok("sh", "-c", script)  # the liveness probe restarts the app
+    (tmp_path / "stopping").touch()
+    with subprocess.Popen(["sh", "-c", script]) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.5)
+        pid.unlink()
+        assert process.wait(10) == 0
 
 
 def test_liveness_is_patient_and_readiness_quick(project):
     found = containers(project)
     live, ready = found["app"]["livenessProbe"], found["nginx"]["readinessProbe"]
-    assert live["httpGet"] == ready["httpGet"]
+    assert [each["httpGet"]["path"] for each in (live, ready)] == ["/livez", "/healthz"]
     assert ready["periodSeconds"] * ready["failureThreshold"] + ready["timeoutSeconds"] <= 10
     assert live["periodSeconds"] * live["failureThreshold"] >= 60
     assert live["timeoutSeconds"] >= 20
@@ -469,6 +489,18 @@ def test_other_hosts_get_no_page(pod):
     )
 
 
+@at_work
+def test_pod_is_alive_while_its_app_answers(pod):
+    """Whatever the answer is, here 404, and under any name."""
+    with pod.client(Host="10.9.8.7") as client:
+        assert client.get("/livez").status_code == 204
+        pod.kill("app")
+        with pytest.raises(httpx2.TimeoutException):
+            client.get("/livez", timeout=2)
+        pod.start("app")
+    pod.wait()
+
+
 def ask(pod: Pod, method: str) -> int:
     with pod.client(next(ADDRESSES)) as client:
         return client.request(method, "/hello/", data={"name": "Ada"}).status_code
@@ -662,6 +694,9 @@ def test_first_release_that_fails_says_why(cluster_model):
     assert "Nothing is online yet" in done.stdout
     assert "CrashLoopBackOff" in done.stdout
     assert cluster_model.release("--rollback").returncode == 1
+    cluster_model.write(bad=[])  # the secret was wrong
+    done = cluster_model.release()
+    assert done.returncode == 0, done.stdout
 
 
 @releasing

@@ -91,6 +91,8 @@ def kubectl(state: dict, arguments: list[str]) -> None:
             rollout_status(state)
         case ["rollout", "undo", "deployment/my-app", *to]:
             undo(state, to[0].removeprefix("--to-revision=") if to else None)
+        case ["delete", "deployment/my-app", "--ignore-not-found"]:
+            state["revision"], state["images"] = 0, {}
         case ["delete", "replicaset", name]:
             del state["images"][name.removeprefix("my-app-")]
         case ["logs", "my-app-new", "--container=app", "--tail=20", "--previous"]:
