@@ -18,6 +18,7 @@ import pytest
 import yaml
 from docker.utils import exclude_paths
 from support.commands import commit, free_port, ok, run, tool
+from support.database import Database, client
 from support.github import DEPLOY, ZIZMOR, deploy_step
 from support.pod import CLUSTER, Pod, containers, documents, running
 from support.project import (
@@ -745,3 +746,44 @@ def test_pods_migrate_one_after_the_other(project, installed, databases, tmp_pat
     database.query("UPDATE alembic_version SET version_num = '0001'")
     assert database.run(path, "python", "-m", "deploy.migrate").returncode != 0
     assert database.query("SELECT version_num FROM alembic_version") == ["0001"]
+
+
+def job_script(project: Path, name: str, backups: Path) -> str:
+    """Return the script of a CronJob, for dumps in a directory of the test."""
+    [job] = [
+        each
+        for each in documents(project, "kubernetes/backup.yaml")
+        if each["kind"] == "CronJob" and each["metadata"]["name"] == f"my-app-{name}"
+    ]
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:2] == ["sh", "-euc"]
+    return container["command"][2].replace("/backups", str(backups))
+
+
+def run_job(project: Path, name: str, database: Database, backups: Path, **settings: str):
+    """Run the script of a CronJob with the programs of PostgreSQL on this machine."""
+    bin_ = Path(client("pg_dump")).parent
+    settings |= {"DATABASE_URL": database.url, "PATH": f"{bin_}:{os.environ['PATH']}"}
+    return run("sh", "-euc", job_script(project, name, backups), env=os.environ | settings)
+
+
+@releasing
+def test_dump_replaces_newer_tables_too(project, installed, databases, tmp_path):
+    """All or nothing: a dump that cannot be restored changes nothing."""
+    database = databases.create()
+    database.ok(installed.path, "alembic", "upgrade", "head")
+    database.query("INSERT INTO greetings (name) VALUES ('Ada')")
+    done = run_job(project, "backup", database, tmp_path)
+    assert done.returncode == 0, done.stdout
+    [dump] = tmp_path.glob("*.dump")
+    database.query("CREATE TABLE newer (id int)", "INSERT INTO greetings (name) VALUES ('Bo')")
+    newest = tmp_path / "99991231-000000.dump"
+    newest.write_bytes(dump.read_bytes()[:-200])
+    done = run_job(project, "restore", database, tmp_path)
+    assert done.returncode != 0
+    assert database.names() == ["Ada", "Bo"]
+    done = run_job(project, "restore", database, tmp_path, DUMP=str(dump))
+    assert done.returncode == 0, done.stdout
+    assert database.names() == ["Ada"]
+    assert database.query("SELECT to_regclass('newer') IS NULL") == ["t"]
+    assert sorted(tmp_path.iterdir()) == [dump, newest]

@@ -186,7 +186,10 @@ def test_what_dnf_installed_is_started(project, pair, tmp_path, has_timer):
         server.write("systemctl", NOTE)
     done, calls = server.run()
     assert (done.returncode, done.stdout) == (0, "")
-    assert "systemctl enable --quiet --now nginx" in calls
+    assert [call for call in calls if call.endswith(" nginx")] == [
+        "systemctl enable --quiet nginx",
+        "systemctl start nginx",
+    ]
     timer = "systemctl enable --quiet --now certbot-renew.timer"
     assert (timer in calls) == has_timer
     assert not [call for call in calls if call.startswith("dnf")]
@@ -194,17 +197,27 @@ def test_what_dnf_installed_is_started(project, pair, tmp_path, has_timer):
 
 @pytest.mark.pairs(FEW_STACKS[:1])
 @pytest.mark.parametrize(
-    ("refused", "opened"), [("--state", []), ("--query", ["http", "https"]), ("nothing", [])]
+    ("runs", "released", "opened"),
+    [(True, False, True), (True, True, False), (False, False, False)],
 )
-def test_firewall_is_opened_if_it_runs_and_is_closed(project, pair, tmp_path, refused, opened):
-    """refused: options with which firewall-cmd fails, as if it were off, or closed."""
+def test_firewall_is_opened_before_the_first_release(
+    project, pair, tmp_path, runs, released, opened
+):
+    """Now and after a restart, without a reload: it would drop what is only for now."""
     server = fedora(project, tmp_path)
-    server.write("firewall-cmd", NOTE + f'case "$*" in *{refused}*) exit 1 ;; esac\n')
+    server.script = shutil.copytree(project / "deploy", tmp_path / "deploy") / "setup"
+    live = tmp_path if released else tmp_path / "missing"
+    text = server.script.read_text()
+    assert "/opt/my-app " in text
+    server.script.write_text(text.replace("/opt/my-app ", f"{live} "))
+    server.write("firewall-cmd", NOTE + f"exit {0 if runs else 252}\n")
     done, calls = server.run()
     assert done.returncode == 0, done.stdout
-    added = [call.split("=")[1] for call in calls if "--add-service=" in call]
-    assert added == opened
-    assert calls.count("firewall-cmd --quiet --reload") == len(opened)
+    added = [call for call in calls if "--add-service=" in call]
+    services = "--add-service=http --add-service=https"
+    both = [f"firewall-cmd --quiet {services}", f"firewall-cmd --quiet --permanent {services}"]
+    assert sorted(added) == (both if opened else [])
+    assert not any("--reload" in call for call in calls)
 
 
 def test_databases_of_postgresql_are_created_once_on_fedora(project, pair, tmp_path):
