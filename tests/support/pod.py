@@ -110,7 +110,9 @@ class Pod:
         own = {each["name"]: each["value"] for each in self.containers[name].get("env", [])}
         settings = image_environment(self.project) | own
         settings |= {"STATE_DIRECTORY": f"{self.folder}/tmp", "SECRET_KEY": "0123456789" * 5}
-        return os.environ | settings
+        # systemd-nspawn sets NOTIFY_SOCKET, a cluster does not.
+        outside = {name: os.environ[name] for name in {*os.environ} - {"NOTIFY_SOCKET"}}
+        return outside | settings
 
     def start(self, name: str) -> None:
         """Start a container, as the kubelet does."""
