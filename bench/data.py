@@ -184,8 +184,8 @@ def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dic
             setup: stack.enter_context(online(setup, folder / f"online-{setup.name}"))
             for setup in setups
         }
+        time.sleep(10)  # until all workers have started
         compare(sites)
-        time.sleep(5)  # until all workers have started
         for number in range(rounds):
             for case, requests in CASES.items():
                 for setup in rotate(setups, number):
