@@ -6,11 +6,14 @@ a run: the tests of a pair share a process.
 """
 
 import functools
+import importlib
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import httpx2
 import pytest
@@ -131,6 +134,20 @@ def projects(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Pa
 def project(pair: Pair, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of the pair, as emitted. Tests must not change it."""
     return emit(release, tmp_path_factory.mktemp(str(pair)) / "my-app", **pair._asdict())
+
+
+@pytest.fixture
+def deploy_module(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], ModuleType]]:
+    """Returns a function that imports a module of deploy/; all are forgotten after the test."""
+    folder = str(project / "deploy")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield importlib.import_module
+    for name, module in [*sys.modules.items()]:
+        if (getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import gzip
 import importlib.machinery
 import importlib.util
 import sqlite3
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,14 +14,11 @@ from support.commands import commit
 from support.project import FEW_STACKS
 
 pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
-SCRIPTS = ("server", "assets", "data", "trial")
 
 
 @pytest.fixture
-def script(project: Path, monkeypatch):
+def script(project: Path, deploy_module):
     """Returns a module of deploy/, or one of its scripts."""
-    monkeypatch.syspath_prepend(str(project / "deploy"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def load(name: str) -> ModuleType:
         loader = importlib.machinery.SourceFileLoader(name, f"{project}/deploy/{name}")
@@ -31,9 +27,7 @@ def script(project: Path, monkeypatch):
         loader.exec_module(module)
         return module
 
-    yield load
-    for name in SCRIPTS:
-        sys.modules.pop(name, None)
+    return load
 
 
 @pytest.fixture

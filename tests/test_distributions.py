@@ -13,7 +13,6 @@ from support.commands import ok, run
 from support.project import FEW_STACKS, SCRIPTS
 
 pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
-MODULES = ("server", "system", "https")
 NOTE = '#!/bin/sh\necho "${0##*/} $*" >> "$CALLS"\n'
 # The oldest python3 of a supported system, RHEL 9, which runs the scripts.
 OLDEST = "3.9"
@@ -42,22 +41,16 @@ def calls(programs: Path) -> list[str]:
 
 
 @pytest.fixture
-def system(project: Path, tmp_path: Path, programs: Path, monkeypatch):
+def system(deploy_module, tmp_path: Path, programs: Path, monkeypatch):
     """deploy/system.py, whose files of nginx and systemd are in tmp_path."""
-    monkeypatch.syspath_prepend(str(project / "deploy"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module("system")
+    module = deploy_module("system")
     monkeypatch.setattr(module, "NGINX", tmp_path)
     monkeypatch.setattr(module, "SOCKET_USER", tmp_path / "my-app.socket.d/10-nginx-user.conf")
     monkeypatch.setattr(module, "SOCKET_PATH", tmp_path / "my-app.sock")
     monkeypatch.setattr(module, "STORES", tmp_path / "selinux")
     write(programs, "systemctl", NOTE)
     write(programs, "semodule", NOTE)
-    yield module
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    return module
 
 
 def pythons(folder: Path, **suitable: bool) -> Path:

@@ -1,7 +1,5 @@
 """When deploy/release --https gets a certificate, for which names, and when a site is online."""
 
-import importlib
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,21 +12,15 @@ HERE, THERE = "192.0.2.7", "198.51.100.9"
 
 
 @pytest.fixture
-def module(project: Path, tmp_path: Path, monkeypatch):
+def module(deploy_module, tmp_path: Path, monkeypatch):
     """Returns a module of deploy/, whose files of nginx and certbot are in tmp_path."""
-    monkeypatch.syspath_prepend(str(project / "deploy"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    for name in ("server", "https"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
 
     def load(name: str):
-        found = importlib.import_module(name)
+        found = deploy_module(name)
         monkeypatch.setattr(found, "NGINX", tmp_path)
         return found
 
-    yield load
-    for name in ("server", "https"):
-        sys.modules.pop(name, None)
+    return load
 
 
 @pytest.fixture

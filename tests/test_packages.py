@@ -1,6 +1,5 @@
 """Packages are installed once for all releases that have the same ones."""
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -12,17 +11,11 @@ pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
 
 
 @pytest.fixture
-def module(project: Path, tmp_path: Path, monkeypatch):
+def module(deploy_module, tmp_path: Path, monkeypatch):
     """deploy/packages.py as a module, for releases in tmp_path."""
-    monkeypatch.syspath_prepend(str(project / "deploy"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    for name in ("packages", "server"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    found = importlib.import_module("packages")
+    found = deploy_module("packages")
     monkeypatch.setattr(found, "VERSIONS", tmp_path)
-    yield found
-    for name in ("packages", "server"):
-        sys.modules.pop(name, None)
+    return found
 
 
 @pytest.fixture
