@@ -1,6 +1,8 @@
 """Run commands, find tools and ports, and keep the developer's settings out of the tests."""
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -60,10 +62,16 @@ def commit(folder: Path, message: str = "Work") -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port on which nothing is listening."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """Return a TCP port that nothing uses.
+
+    It is not one of those that the kernel gives to clients (from 32768 on, see ip(7)): a
+    connection of another test could take it before the server starts.
+    """
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("", port))
+            return port
 
 
 def isolate(folder: Path) -> None:

@@ -136,6 +136,11 @@ def raw(port: int, request: bytes) -> bytes:
     return b""
 
 
+def output_of(server: subprocess.Popen) -> str:
+    """Return what a server that has exited wrote to its pipe."""
+    return server.stdout.read().decode() if server.stdout else "see above"
+
+
 def get_when_up(url: str, server: subprocess.Popen, seconds: float = 20) -> httpx2.Response:
     """Request a URL again and again until the server has started."""
     deadline = time.monotonic() + seconds
@@ -143,7 +148,7 @@ def get_when_up(url: str, server: subprocess.Popen, seconds: float = 20) -> http
         try:
             return httpx2.get(url)
         except httpx2.TransportError:
-            assert server.poll() is None, "the server has exited"
+            assert server.poll() is None, f"the server has exited: {output_of(server)}"
             assert time.monotonic() < deadline, "no response"
             time.sleep(0.1)
 
