@@ -9,6 +9,7 @@ data.json, from which data_report.py makes the tables. README.md describes the c
 
 import contextlib
 import json
+import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -173,7 +174,11 @@ def respond(site: Site, case: str) -> str:
         if case == "write":
             response = client.post("/hello/", data={"name": "Visitor"})
             return f"{response.status_code} {response.headers['Location']}"
-        return json.dumps(client.get(CASES[case].paths[0]).json(), sort_keys=True)
+        response = client.get(CASES[case].paths[0])
+        if response.is_error:
+            command = shlex.join(site.server.cmdline())
+            raise RuntimeError(f"{case}: {response.status_code} from {command}")
+        return json.dumps(response.json(), sort_keys=True)
 
 
 def measure(setups: list[Setup], folder: Path, rounds: int, seconds: int) -> dict:
