@@ -602,7 +602,8 @@ class Cluster:
             script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} {name} "$@"\n')
             script.chmod(0o755)
         (self.bin / "git").symlink_to(shutil.which("git"))
-        self.write(calls=[], secret=True, revision=0, images={}, bad=[])
+        none = {"unreachable": False, "unpullable": False}
+        self.write(calls=[], secret=True, revision=0, images={}, bad=[], **none)
 
     def read(self) -> dict:
         return json.loads(self.file.read_text())
@@ -720,6 +721,31 @@ def test_release_says_what_is_missing_before_it_builds(cluster_model):
     assert done.returncode == 1
     assert "Install docker or podman" in done.stdout
     assert not any("build" in call for call in cluster_model.read()["calls"])
+
+
+@releasing
+def test_release_says_which_cluster_does_not_answer(cluster_model):
+    """Before it builds, and without a word on secrets."""
+    cluster_model.change()
+    cluster_model.write(unreachable=True)
+    done = cluster_model.release()
+    assert done.returncode == 1
+    assert "Unable to connect to the server" in done.stdout
+    assert 'kubectl uses the context "old-cluster"' in done.stdout
+    assert "kubectl config use-context NAME" in done.stdout
+    assert "memcache.go" not in done.stdout
+    assert "secret" not in done.stdout
+    assert not any("build" in call for call in cluster_model.read()["calls"])
+
+
+@releasing
+def test_release_whose_image_cannot_be_pulled_says_why(cluster_model):
+    cluster_model.change()
+    cluster_model.write(bad=["all"], unpullable=True)
+    done = cluster_model.release()
+    assert done.returncode == 1
+    for text in ("Failed to pull image: 401", "app: ImagePullBackOff", 'step 2 of "Deploy"'):
+        assert text in done.stdout.partition("Release failed:")[2]
 
 
 # deploy/migrate.py.
