@@ -728,14 +728,17 @@ def test_release_says_which_cluster_does_not_answer(cluster_model):
     """Before it builds, and without a word on secrets."""
     cluster_model.change()
     cluster_model.write(unreachable=True)
-    done = cluster_model.release()
-    assert done.returncode == 1
-    assert "Unable to connect to the server" in done.stdout
-    assert 'kubectl uses the context "old-cluster"' in done.stdout
-    assert "kubectl config use-context NAME" in done.stdout
-    assert "memcache.go" not in done.stdout
-    assert "secret" not in done.stdout
+    for options in ([], ["--rollback"]):
+        done = cluster_model.release(*options)
+        assert done.returncode == 1
+        assert "Unable to connect to the server" in done.stdout
+        assert 'kubectl uses the context "old-cluster"' in done.stdout
+        assert "kubectl config use-context NAME" in done.stdout
+        assert "memcache.go" not in done.stdout
+        assert "secret" not in done.stdout
     assert not any("build" in call for call in cluster_model.read()["calls"])
+    (cluster_model.bin / "kubectl").unlink()
+    assert "Install kubectl" in cluster_model.release("--rollback").stdout
 
 
 @releasing
