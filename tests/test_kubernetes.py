@@ -635,6 +635,15 @@ def cluster_model(project, tmp_path) -> Cluster:
 
 releasing = pytest.mark.pairs([STACK])
 
+GONE = """\
+apiVersion: v1
+kind: Config
+clusters: [{{name: gone, cluster: {{server: "https://127.0.0.1:{port}"}}}}]
+users: [{{name: user, user: {{token: token}}}}]
+contexts: [{{name: gone, context: {{cluster: gone, user: user}}}}]
+current-context: gone
+"""
+
 
 @releasing
 def test_release_builds_pushes_and_applies_the_last_commit(cluster_model):
@@ -739,6 +748,27 @@ def test_release_says_which_cluster_does_not_answer(cluster_model):
     assert not any("build" in call for call in cluster_model.read()["calls"])
     (cluster_model.bin / "kubectl").unlink()
     assert "Install kubectl" in cluster_model.release("--rollback").stdout
+
+
+@releasing
+def test_release_without_an_answer_from_the_cluster_shows_what_kubectl_says(
+    cluster_model, tmp_path, monkeypatch
+):
+    """With the real kubectl, and a kubeconfig whose cluster is gone, or which has none."""
+    (cluster_model.bin / "kubectl").unlink()
+    (cluster_model.bin / "kubectl").symlink_to(tool("kubectl", "kubectl"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    (tmp_path / "config").write_text(GONE.format(port=free_port()))
+    cluster_model.change()
+    for options in ([], ["--rollback"]):
+        done = cluster_model.release(*options)
+        assert done.returncode == 1
+        assert "was refused" in done.stdout
+        assert 'the context "gone"' in done.stdout
+        assert "memcache.go" not in done.stdout
+    (tmp_path / "config").write_text("")
+    assert 'the context ""' in cluster_model.release().stdout
+    assert not any("build" in call for call in cluster_model.read()["calls"])
 
 
 @releasing
