@@ -602,7 +602,7 @@ class Cluster:
             script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} {name} "$@"\n')
             script.chmod(0o755)
         (self.bin / "git").symlink_to(shutil.which("git"))
-        none = {"unreachable": False, "unpullable": False}
+        none = {"unreachable": False, "unpullable": False, "restarted": False}
         self.write(calls=[], secret=True, revision=0, images={}, bad=[], **none)
 
     def read(self) -> dict:
@@ -748,6 +748,14 @@ def test_release_says_which_cluster_does_not_answer(cluster_model):
     assert not any("build" in call for call in cluster_model.read()["calls"])
     (cluster_model.bin / "kubectl").unlink()
     assert "Install kubectl" in cluster_model.release("--rollback").stdout
+
+
+@releasing
+def test_release_whose_app_runs_again_shows_its_last_run(cluster_model):
+    cluster_model.change()
+    cluster_model.write(bad=["all"], restarted=True)
+    done = cluster_model.release()
+    assert "SECRET_KEY in secret/my-app is missing" in done.stdout, done.stdout
 
 
 @releasing

@@ -5,6 +5,7 @@ State, in the JSON file that FAKE_CLUSTER names:
     secret      whether the secret exists
     unreachable whether the cluster does not answer
     unpullable  whether new pods cannot get their image
+    restarted   whether their app runs once more, instead of waiting for that
     revision    that of the deployment, 0 before the first one
     images      the image of each revision; one whose tag is in `bad` never becomes ready
 """
@@ -38,6 +39,8 @@ def replica_sets(state: dict) -> dict:
 def pods(state: dict) -> dict:
     """An old pod that is ready, and a new one whose app cannot start."""
     waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting"}}
+    if state["restarted"]:
+        waiting = {"running": {"startedAt": "2026-11-30T00:00:09Z"}}
     if state["unpullable"]:
         waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling"}}
     app = {"name": "app", "ready": False, "restartCount": 3, "state": waiting}
@@ -116,8 +119,10 @@ def kubectl(state: dict, arguments: list[str]) -> None:
             state["revision"], state["images"] = 0, {}
         case ["delete", "replicaset", name]:
             del state["images"][name.removeprefix("my-app-")]
-        case ["logs", "my-app-new", "--container=app", "--tail=20", "--previous"]:
-            print("RuntimeError: SECRET_KEY in secret/my-app is missing")
+        case ["logs", "my-app-new", "--container=app", "--tail=20", *previous]:
+            # Of the last run, kubectl has no log before the app runs again.
+            if bool(previous) == state["restarted"]:
+                print("RuntimeError: SECRET_KEY in secret/my-app is missing")
         case _:
             sys.exit(f"fake kubectl: {words}")
 
