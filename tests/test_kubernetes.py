@@ -618,7 +618,8 @@ class Cluster:
             script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} {name} "$@"\n')
             script.chmod(0o755)
         (self.bin / "git").symlink_to(shutil.which("git"))
-        self.write(calls=[], secret=True, revision=0, images={}, bad=[])
+        none = {"unreachable": False, "unpullable": False, "restarted": False}
+        self.write(calls=[], secret=True, revision=0, images={}, bad=[], **none)
 
     def read(self) -> dict:
         return json.loads(self.file.read_text())
@@ -649,6 +650,15 @@ def cluster_model(project, tmp_path) -> Cluster:
 
 
 releasing = pytest.mark.pairs([STACK])
+
+GONE = """\
+apiVersion: v1
+kind: Config
+clusters: [{{name: gone, cluster: {{server: "https://127.0.0.1:{port}"}}}}]
+users: [{{name: user, user: {{token: token}}}}]
+contexts: [{{name: gone, context: {{cluster: gone, user: user}}}}]
+current-context: gone
+"""
 
 
 @releasing
@@ -736,6 +746,63 @@ def test_release_says_what_is_missing_before_it_builds(cluster_model):
     assert done.returncode == 1
     assert "Install docker or podman" in done.stdout
     assert not any("build" in call for call in cluster_model.read()["calls"])
+
+
+@releasing
+def test_release_says_which_cluster_does_not_answer(cluster_model):
+    """Before it builds, and without a word on secrets."""
+    cluster_model.change()
+    cluster_model.write(unreachable=True)
+    for options in ([], ["--rollback"]):
+        done = cluster_model.release(*options)
+        assert done.returncode == 1
+        assert "Unable to connect to the server" in done.stdout
+        assert 'kubectl uses the context "old-cluster"' in done.stdout
+        assert "kubectl config use-context NAME" in done.stdout
+        assert "memcache.go" not in done.stdout
+        assert "secret" not in done.stdout
+    assert not any("build" in call for call in cluster_model.read()["calls"])
+    (cluster_model.bin / "kubectl").unlink()
+    assert "Install kubectl" in cluster_model.release("--rollback").stdout
+
+
+@releasing
+def test_release_whose_app_runs_again_shows_its_last_run(cluster_model):
+    cluster_model.change()
+    cluster_model.write(bad=["all"], restarted=True)
+    done = cluster_model.release()
+    assert "SECRET_KEY in secret/my-app is missing" in done.stdout, done.stdout
+
+
+@releasing
+def test_release_without_an_answer_from_the_cluster_shows_what_kubectl_says(
+    cluster_model, tmp_path, monkeypatch
+):
+    """With the real kubectl, and a kubeconfig whose cluster is gone, or which has none."""
+    (cluster_model.bin / "kubectl").unlink()
+    (cluster_model.bin / "kubectl").symlink_to(tool("kubectl", "kubectl"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    (tmp_path / "config").write_text(GONE.format(port=free_port()))
+    cluster_model.change()
+    for options in ([], ["--rollback"]):
+        done = cluster_model.release(*options)
+        assert done.returncode == 1
+        assert "was refused" in done.stdout
+        assert 'the context "gone"' in done.stdout
+        assert "memcache.go" not in done.stdout
+    (tmp_path / "config").write_text("")
+    assert 'the context ""' in cluster_model.release().stdout
+    assert not any("build" in call for call in cluster_model.read()["calls"])
+
+
+@releasing
+def test_release_whose_image_cannot_be_pulled_says_why(cluster_model):
+    cluster_model.change()
+    cluster_model.write(bad=["all"], unpullable=True)
+    done = cluster_model.release()
+    assert done.returncode == 1
+    for text in ("Failed to pull image: 401", "app: ImagePullBackOff", 'step 2 of "Deploy"'):
+        assert text in done.stdout.partition("Release failed:")[2]
 
 
 # deploy/migrate.py.

@@ -2,10 +2,19 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import nodes
-from support.cluster import Cluster, Site, bring_online, emit_for_cluster
+from support.cluster import (
+    Cluster,
+    Site,
+    bring_online,
+    emit_for_cluster,
+    load_postgres,
+    make_volume,
+    prepare,
+)
 from support.database import Cluster as PostgreSQL
 from support.project import Pair
 
@@ -38,6 +47,14 @@ def site(pair: Pair, cluster: Cluster, template, tmp_path_factory) -> Iterator[S
     site.delete()
 
 
+@pytest.fixture
+def new_site(pair: Pair, cluster: Cluster, template, tmp_path: Path) -> Iterator[Site]:
+    """A site that was never released, with its secret on the cluster."""
+    site = prepare(cluster, emit_for_cluster(template, tmp_path / f"new-{pair}", pair))
+    yield site
+    site.delete()
+
+
 @pytest.fixture(scope="session")
 def postgresql(cluster: Cluster) -> Iterator[str]:
     """The URL of a database in a PostgreSQL next to the nodes."""
@@ -57,3 +74,13 @@ def data_site(cluster: Cluster, postgresql: str, template, tmp_path_factory) -> 
     site = bring_online(cluster, project, DATABASE_URL=postgresql)
     yield site
     site.delete()
+
+
+@pytest.fixture
+def backups(cluster: Cluster, data_site: Site, tmp_path: Path) -> Path:
+    """A directory with the backups of the site with a database."""
+    load_postgres(cluster)
+    path = tmp_path / "backups"
+    path.mkdir()
+    make_volume(data_site, path)
+    return path

@@ -4,8 +4,10 @@ Each prints what was lost of how many requests: add -s.
 """
 
 import json
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from support import nodes
@@ -146,6 +148,40 @@ def test_broken_release_is_undone_and_loses_no_request(site):
 
 
 @pytest.mark.first_pairs
+def test_release_that_cannot_be_pulled_is_undone_and_loses_no_request(site):
+    """Once the cluster gets the image, the same release succeeds."""
+    version = site.version()
+    site.change("4")
+    with site.loaded("release whose image cannot be pulled") as load:
+        done = site.release(pushed=False)
+        assert site.version() == version
+    assert_cannot_be_pulled(site, done)
+    site.wait_for(2)
+    assert load.result.failed == []
+    done = site.release()
+    assert done.returncode == 0, done.stdout
+    assert site.version() == "4"
+
+
+def assert_cannot_be_pulled(site, done) -> None:
+    """The release says so, with what the registry says, and what to do."""
+    assert done.returncode == 1
+    text = done.stdout.partition("Release failed: ")[2]
+    image = f"registry.example.net/{site.name}:"
+    assert re.search(f'Failed to pull image "{image}.*registry.example.net', text), done.stdout
+    assert 'run\nthe last two commands of step 2 of "Deploy"' in text
+
+
+@ONE_PAIR
+def test_first_release_that_cannot_be_pulled_says_why(new_site):
+    done = new_site.release(pushed=False)
+    assert_cannot_be_pulled(new_site, done)
+    assert "Nothing is online yet" in done.stdout
+    new_site.release_version("1")
+    assert new_site.version() == "1"
+
+
+@pytest.mark.first_pairs
 def test_killed_app_costs_only_its_own_requests(own_cluster, site):
     site.wait_for(2)
     pod = site.pods()[0]
@@ -158,10 +194,7 @@ def test_killed_app_costs_only_its_own_requests(own_cluster, site):
     site.wait_for(2)
 
 
-# One pair.
-
-
-@ONE_PAIR
+@pytest.mark.first_pairs
 def test_killed_node_is_left_out_after_a_while(own_cluster, site):
     """Kubernetes waits for 40 seconds before it gives up a node."""
     site.wait_for(2)
@@ -183,7 +216,7 @@ def test_killed_node_is_left_out_after_a_while(own_cluster, site):
     site.wait_for(2)
 
 
-@ONE_PAIR
+@pytest.mark.first_pairs
 def test_hung_app_is_left_out_and_restarted(own_cluster, site):
     site.wait_for(2)
     pod, before = site.pods()[0], site.restarts()
@@ -202,7 +235,7 @@ def test_hung_app_is_left_out_and_restarted(own_cluster, site):
     assert len(load.result.failed) <= 16 * minutes
 
 
-@ONE_PAIR
+@pytest.mark.first_pairs
 def test_without_waiting_in_pre_stop_requests_are_lost(site):
     """The control: the tests above can fail."""
     for number in range(len(site.pods()[0]["spec"]["containers"])):
@@ -243,18 +276,50 @@ NAME = "    name: Mapped[str] = mapped_column(String(40))\n"
 COLUMN = '    note: Mapped[int | None] = mapped_column(server_default="7")\n'
 
 
-def migrate(site, revision: str, previous: str, upgrade: str) -> None:
-    """Write a migration into the site's project."""
-    path = site.project / f"migrations/versions/{revision}_change.py"
+def migrate(site, upgrade: str) -> Path:
+    """Write a migration into the site's project, and return its path."""
+    folder = site.project / "migrations/versions"
+    previous = max(path.name for path in folder.glob("*.py")).partition("_")[0]
+    revision = f"{int(previous) + 1:04}"
+    path = folder / f"{revision}_change.py"
     path.write_text(MIGRATION.format(revision=revision, previous=previous, upgrade=upgrade))
+    return path
+
+
+def test_backups_are_restored(data_site, backups):
+    """With the commands of deploy/README.md, also after a migration."""
+    text = (data_site.project / "deploy/README.md").read_text()
+    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", text.partition("## Data and backups")[2])
+    backup, restore, other = blocks[:3]
+    data_site.ask(("POST", "/hello/", "name=Ada"))
+    data_site.shell(backup)
+    [older] = backups.glob("*.dump")
+    migrate(data_site, ADD.replace("note", "mark"))
+    data_site.release_version("2")
+    data_site.ask(("POST", "/hello/", "name=Bo"))
+    data_site.kubectl("delete", "job", "backup-now")
+    assert older.name in data_site.shell(backup)
+    data_site.ask(("POST", "/hello/", "name=Cy"))
+    assert data_site.names() == ["Ada", "Bo", "Cy"]
+    data_site.shell(restore)
+    data_site.rollout()
+    assert data_site.names() == ["Ada", "Bo"]
+    data_site.kubectl("delete", "job", "restore-now")
+    other = other.replace("NAME.dump", older.name)
+    data_site.shell("\n".join([other, *restore.splitlines()[1:]]))
+    data_site.rollout()
+    assert data_site.names() == ["Ada"]
+    assert "0002 (head)" in data_site.in_container(
+        data_site.pods()[0], "app", ".venv/bin/alembic", "current"
+    )
 
 
 def test_migration_in_a_rollout_loses_no_row(data_site):
-    migrate(data_site, "0002", "0001", ADD)
+    migrate(data_site, ADD)
     edit(data_site.project / "app/models.py", NAME, NAME + COLUMN)
     with data_site.written() as writers:
-        data_site.release_version("2")
-        assert data_site.version() == "2"
+        data_site.release_version("3")
+        assert data_site.version() == "3"
     found = compare(writers["acknowledged"], writers["uncertain"], data_site.names())
     print(f"{len(writers['acknowledged'])} rows acknowledged, {found}, {writers['failed']}")
     assert len(writers["acknowledged"]) > 100
@@ -263,11 +328,11 @@ def test_migration_in_a_rollout_loses_no_row(data_site):
 
 
 def test_failing_migration_leaves_the_old_release_online(data_site):
-    migrate(data_site, "0003", "0002", 'op.execute("SELECT nonsense")')
+    migration = migrate(data_site, 'op.execute("SELECT nonsense")')
     with data_site.written() as writers:
         commit(data_site.project)
         done = data_site.release()
-    (data_site.project / "migrations/versions/0003_change.py").unlink()
+    migration.unlink()
     commit(data_site.project)
     assert done.returncode == 1
     assert 'column "nonsense" does not exist' in done.stdout

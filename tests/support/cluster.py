@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import NamedTuple
 
 from support import nodes
 from support.commands import commit, ok, run, skip_or_fail
-from support.containers import make_bases, make_pause, save, write_docker
+from support.containers import Base, make_base, make_bases, make_pause, save, write_docker
 from support.kubernetes import kubectl
 from support.project import ROOT, Pair, add_routes, edit, emit, probes
 
@@ -32,9 +33,48 @@ case "$*" in
         s|^apiVersion: autoscaling/v2$|&beta2|
         s|^apiVersion: batch/v1$|&beta1|' |
     exec {kubectl} apply --filename=- ;;
+"--namespace "*" create job --from=cronjob/"*)
+    namespace=$2 cronjob=${{5#--from=}} name=$6
+    shift 6
+    {kubectl} --namespace="$namespace" get "$cronjob" --output=json |
+    {python} -c '{job}' "$name" |
+    exec {kubectl} --namespace="$namespace" create --filename=- "$@" ;;
 *)
     exec {kubectl} "$@" ;;
 esac
+"""
+# What `kubectl create job --from` does, which takes no beta version either.
+JOB = """\
+import json, sys
+template = json.load(sys.stdin)["spec"]["jobTemplate"]
+metadata = template.get("metadata", {}) | {"name": sys.argv[1]}
+job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+print(json.dumps(job))
+"""
+# The image of the backups. A newer PostgreSQL than the one on this machine, as may happen.
+POSTGRES = "docker.io/library/postgres:18"
+POSTGRES_BASE = Base(
+    "testing",
+    ["postgresql-client"],
+    """\
+    RUN ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/
+    CMD ["psql"]
+    """,
+)
+VOLUME = """\
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: {name}}}
+spec:
+  capacity: {{storage: 10Gi}}
+  accessModes: [ReadWriteOnce]
+  claimRef: {{namespace: {namespace}, name: {name}}}
+  local: {{path: {path}}}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+        - matchExpressions:
+            - {{key: kubernetes.io/hostname, operator: In, values: [{node}]}}
 """
 VISITOR = """\
 apiVersion: v1
@@ -102,14 +142,21 @@ class Cluster:
         version = json.loads(self.kubectl("get", "--raw=/version"))
         if int(version["minor"].rstrip("+")) < 25:
             program.unlink()
-            program.write_text(OLD_KUBECTL.format(kubectl=kubectl()))
+            values = {"kubectl": kubectl(), "python": sys.executable, "job": JOB}
+            program.write_text(OLD_KUBECTL.format_map(values))
             program.chmod(0o755)
         names = make_bases()
         if self.own:
-            archive = save([*names, make_pause()], self.folder / "bases.tar")
-            ok("sh", "-c", f"{self.load} {archive}", timeout=600)
-            archive.unlink()
+            self.load_images(*names, make_pause())
         write_docker(self.folder / "docker", self.load)
+        (self.folder / "elsewhere").mkdir()
+        write_docker(self.folder / "elsewhere/docker", ":")  # what it pushes gets nowhere
+
+    def load_images(self, *names: str) -> None:
+        """Copy images to the nodes."""
+        archive = save([*names], self.folder / "images.tar")
+        ok("sh", "-c", f"{self.load} {archive}", timeout=600)
+        archive.unlink()
 
     def kubectl(self, *arguments: str, **options) -> str:
         """Run a command that must succeed, and return its output."""
@@ -236,15 +283,26 @@ class Site:
             self.kubectl("create", "secret", "generic", self.name, *literals, *options)
         )
 
-    def release(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run deploy/release, and return its status and output."""
+    def release(self, *arguments: str, pushed: bool = True) -> CompletedProcess[str]:
+        """Run deploy/release, and return its status and output.
+
+        pushed: whether the cluster gets the image.
+        """
+        environment = self.cluster.environment
+        if not pushed:
+            path = f"{self.cluster.folder}/elsewhere:{environment['PATH']}"
+            environment = environment | {"PATH": path}
         program = self.project / "deploy/release"
-        return run(program, *arguments, env=self.cluster.environment, timeout=900)
+        return run(program, *arguments, env=environment, timeout=900)
+
+    def change(self, text: str) -> None:
+        """Commit a change that visitors can see."""
+        (self.project / "app/static/version.txt").write_text(text)
+        commit(self.project)
 
     def release_version(self, text: str) -> None:
         """Commit a change that visitors can see, and release it."""
-        (self.project / "app/static/version.txt").write_text(text)
-        commit(self.project)
+        self.change(text)
         done = self.release()
         assert done.returncode == 0, done.stdout
 
@@ -253,6 +311,14 @@ class Site:
         [[status, _, text]] = self.ask(("GET", "/static/version.txt"))
         assert status == 200, text
         return text
+
+    def shell(self, script: str) -> str:
+        """Run commands of the README, all of which must succeed, and return their output."""
+        script = script.replace("--timeout=1h", "--timeout=60s")
+        done = run("sh", "-euc", script, env=self.cluster.environment, timeout=300)
+        label = f"--selector=app.kubernetes.io/name={self.name}-backup"
+        assert done.returncode == 0, done.stdout + self.kubectl("logs", label)
+        return done.stdout
 
     def container(self, pod: dict, name: str) -> str:
         """Return the id of a container of a pod."""
@@ -399,10 +465,31 @@ def emit_for_cluster(template: Path, path: Path, pair: Pair, database: str = "no
 
 def bring_online(cluster: Cluster, project: Path, **settings: str) -> Site:
     """Release a project on the cluster for the first time, with the settings as its secret."""
+    site = prepare(cluster, project, **settings)
+    site.release_version("1")
+    site.wait_for(2)
+    return site
+
+
+def prepare(cluster: Cluster, project: Path, **settings: str) -> Site:
+    """Make the namespace of a project, with the settings as its secret."""
     site = Site(cluster, project, project.name)
     cluster.kubectl("delete", "namespace", site.name, "--ignore-not-found")  # of another run
     cluster.kubectl("create", "namespace", site.name)
     site.set_secret(SECRET_KEY=SECRET, **settings)
-    site.release_version("1")
-    site.wait_for(2)
     return site
+
+
+def make_volume(site: Site, path: Path) -> None:
+    """Make a volume for the backups of a site in a directory of one node."""
+    name = f"{site.name}-backups"
+    node = site.cluster.nodes()[-1]
+    values = {"name": name, "namespace": site.name, "path": path, "node": node}
+    site.cluster.kubectl("delete", "persistentvolume", name, "--ignore-not-found")
+    site.cluster.apply(VOLUME.format_map(values))
+
+
+def load_postgres(cluster: Cluster) -> None:
+    """Copy the image of the backups to the nodes."""
+    make_base(POSTGRES, POSTGRES_BASE)
+    cluster.load_images(POSTGRES)

@@ -3,6 +3,9 @@
 State, in the JSON file that FAKE_CLUSTER names:
     calls       the commands so far, and what the build got
     secret      whether the secret exists
+    unreachable whether the cluster does not answer
+    unpullable  whether new pods cannot get their image
+    restarted   whether their app runs once more, instead of waiting for that
     revision    that of the deployment, 0 before the first one
     images      the image of each revision; one whose tag is in `bad` never becomes ready
 """
@@ -15,6 +18,9 @@ from pathlib import Path
 
 FILE = Path(os.environ.get("FAKE_CLUSTER", "/nonexistent"))
 KEY = "deployment.kubernetes.io/revision"
+UNREACHABLE = """\
+E1130 07:38:51 memcache.go:265] "Unhandled Error" err="couldn't get current server API"
+Unable to connect to the server: net/http: request canceled"""
 
 
 def deployment(state: dict) -> dict:
@@ -33,6 +39,10 @@ def replica_sets(state: dict) -> dict:
 def pods(state: dict) -> dict:
     """An old pod that is ready, and a new one whose app cannot start."""
     waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting"}}
+    if state["restarted"]:
+        waiting = {"running": {"startedAt": "2026-11-30T00:00:09Z"}}
+    if state["unpullable"]:
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling"}}
     app = {"name": "app", "ready": False, "restartCount": 3, "state": waiting}
     nginx = {"name": "nginx", "ready": True, "restartCount": 0, "state": {"running": {}}}
     found = []
@@ -42,6 +52,13 @@ def pods(state: dict) -> dict:
         metadata = {"name": f"my-app-{name}", "creationTimestamp": "2026-11-30T00:00:00Z"}
         found.append({"metadata": metadata, "status": status})
     return {"items": found}
+
+
+def events(state: dict) -> dict:
+    """The reason why an image cannot be pulled, which the state of a container may not have."""
+    texts = ["Failed to pull image: 401 Unauthorized"] if state["unpullable"] else []
+    times = ["2026-11-30T00:00:00Z", None]  # of core/v1, and of events.k8s.io/v1
+    return {"items": [{"message": m, "lastTimestamp": t} for m in texts for t in times]}
 
 
 def apply(state: dict, folder: str) -> None:
@@ -76,7 +93,9 @@ def rollout_status(state: dict) -> None:
 def kubectl(state: dict, arguments: list[str]) -> None:
     words = [word for word in arguments if not word.startswith("--namespace")]
     match words:
-        case ["get", "secret/my-app"]:
+        case ["get", "secret/my-app", "--request-timeout=10s"]:
+            if state["unreachable"]:
+                sys.exit(UNREACHABLE)
             if not state["secret"]:
                 sys.exit('Error from server (NotFound): secrets "my-app" not found')
         case ["get", "deployment/my-app", *_]:
@@ -85,6 +104,11 @@ def kubectl(state: dict, arguments: list[str]) -> None:
             print(json.dumps(replica_sets(state)))
         case ["get", "pods", *_]:
             print(json.dumps(pods(state)))
+        case ["get", "events", selector, "--output=json"]:
+            assert selector.endswith("involvedObject.name=my-app-new"), selector
+            print(json.dumps(events(state)))
+        case ["config", "current-context"]:
+            print("old-cluster")
         case ["apply", option]:
             apply(state, option.removeprefix("--kustomize="))
         case ["rollout", "status", "deployment/my-app"]:
@@ -95,8 +119,10 @@ def kubectl(state: dict, arguments: list[str]) -> None:
             state["revision"], state["images"] = 0, {}
         case ["delete", "replicaset", name]:
             del state["images"][name.removeprefix("my-app-")]
-        case ["logs", "my-app-new", "--container=app", "--tail=20", "--previous"]:
-            print("RuntimeError: SECRET_KEY in secret/my-app is missing")
+        case ["logs", "my-app-new", "--container=app", "--tail=20", *previous]:
+            # Of the last run, kubectl has no log before the app runs again.
+            if bool(previous) == state["restarted"]:
+                print("RuntimeError: SECRET_KEY in secret/my-app is missing")
         case _:
             sys.exit(f"fake kubectl: {words}")
 

@@ -82,6 +82,7 @@ authentication:
 cgroupRoot: /copier-pyweb/{name}
 cgroupDriver: cgroupfs
 clusterDomain: cluster.local
+clusterDNS: [10.96.0.10]  # where nothing answers; without it, warnings displace other events
 failSwapOn: false
 nodeStatusUpdateFrequency: 3s
 nodeStatusReportFrequency: 5s
@@ -306,10 +307,20 @@ def configure(name: str) -> Path:
 
 
 def start_containerd(name: str) -> int:
-    """Start the containerd of a node with mounts of its own, and return its id."""
+    """Start the containerd of a node with mounts of its own, and return its id.
+
+    It has a /var/log of its own, because each kubelet deletes the logs of pods that it does
+    not know.
+    """
     make_cgroups(name)
-    command = ["unshare", "--mount", "--propagation=private", "containerd"]
-    pid = start("containerd", name, *command, f"--config={configure(name)}/containerd.toml")
+    folder = configure(name)
+    (folder / "log").mkdir(exist_ok=True)
+    script = (
+        f"mount --bind {folder}/log /var/log; exec containerd --config={folder}/containerd.toml"
+    )
+    pid = start(
+        "containerd", name, "unshare", "--mount", "--propagation=private", "sh", "-euc", script
+    )
     wait_until(lambda: run(*ctr(name), "version").returncode == 0, "containerd", 30)
     return pid
 
