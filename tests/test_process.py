@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
 from support.commands import free_port, ok, tool
+from support.project import PAIRS
 from support.serve import http_client, serving
 
 
@@ -26,6 +29,33 @@ def test_request_in_flight_is_finished_at_stop(edited, tmp_path):
         thread.join()
     assert [response.json() for response in responses] == [{"slow": True}]
     assert status in (0, -signal.SIGTERM)
+
+
+RELOADABLE = [pair for pair in PAIRS if pair.facts["reload"]]
+
+
+@pytest.mark.slow
+@pytest.mark.pairs(RELOADABLE)
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_request_in_flight_is_finished_at_reload(edited, tmp_path, count):
+    """Also where one worker is all there is."""
+    unit = (edited / "deploy/my-app.service").read_text()
+    [script] = re.findall(r"(?m)^ExecReload=/bin/sh -c '(.+)'$", unit)
+    script = script.replace("$$", "$")
+    port = free_port()
+    settings = {"WEB_CONCURRENCY": count}
+    log = tmp_path / "log"
+    with (
+        serving(edited, f"127.0.0.1:{port}", log, **settings) as server,
+        http_client(port) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert client.get("/healthz").status_code == 200
+        response = pool.submit(client.get, "/slow")
+        time.sleep(0.7)
+        environment = os.environ | settings | {"MAINPID": str(server.process.pid)}
+        ok("sh", "-c", script, cwd=edited, env=environment)
+        assert response.result().json() == {"slow": True}
 
 
 def test_slow_requests_run_concurrently(site):
@@ -85,3 +115,12 @@ def test_unit_and_socket_verify(project):
     analyze = tool("systemd-analyze", "systemd")
     units = [project / "deploy/my-app.service", project / "deploy/my-app.socket"]
     assert ok(analyze, "verify", *units) == ""
+
+
+@pytest.mark.first_pairs
+def test_first_state_directory_is_that_of_the_app(installed):
+    """A drop-in can add others: systemd.exec(5) separates them by colons."""
+    script = "from app.config import Settings; print(Settings().data)"
+    environment = os.environ | {"STATE_DIRECTORY": "/var/lib/my-app:/var/lib/other"}
+    command = (installed.path / ".venv/bin/python", "-c", script)
+    assert ok(*command, cwd=installed.path, env=environment) == "/var/lib/my-app\n"
