@@ -146,9 +146,9 @@ def python(project: Path, script: str, **environment: str) -> str:
     return ok(*command, cwd=project, env=os.environ | environment)
 
 
-def copy_rows(project: Path):
+def copy_rows(project: Path, url: str = "sqlite:///data/app.db"):
     command = (project / ".venv/bin/python", "-m", "migrations.copy_rows")
-    return run(*command, "sqlite:///data/app.db", cwd=project)
+    return run(*command, url, cwd=project)
 
 
 @pytest.fixture
@@ -205,8 +205,16 @@ def test_rows_are_equal_after_the_move(moved):
     # A second time, it is refused, and changes nothing.
     done = copy_rows(project)
     assert done.returncode != 0
-    assert "already has rows" in done.stdout
+    last = "Nothing was copied: Table customer of PostgreSQL already has rows"
+    assert done.stdout.splitlines()[-1] == last
     assert python(project, ADD) == "3 1002\n"
+
+
+def test_file_that_is_not_there_is_not_created(moved):
+    project, _ = moved
+    done = copy_rows(project, "sqlite:///data/ap.db")
+    assert (done.returncode, done.stdout) == (1, "There is no sqlite:///data/ap.db\n")
+    assert not (project / "data/ap.db").exists()
 
 
 def test_server_guide_has_the_command(release, tmp_path):

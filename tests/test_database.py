@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from support.commands import free_port, ok, run, skip_or_fail
 from support.database import NEWER_SQLITE, USE_NEWER_SQLITE, Database
-from support.project import FEW_STACKS, QUICK_STACKS, SQLITE_STACKS, add_routes, edit
+from support.project import FEW_STACKS, QUICK_STACKS, SQLITE_STACKS, add_routes, append, edit
 from support.serve import http_client, serving
 
 pytestmark = pytest.mark.pairs(FEW_STACKS)
@@ -98,6 +98,22 @@ def test_changed_model_is_found_and_the_command_fixes_it(own, database, database
     ok("ruff", "check", "--isolated", "migrations", cwd=own)
     assert start(own, database).returncode == 0
     database.ok(own, "alembic", "check")
+
+
+@pytest.mark.slow
+@pytest.mark.pairs(FEW_STACKS[-1:])
+def test_model_may_have_a_schema(own, database):
+    """Of PostgreSQL."""
+    database.query("CREATE SCHEMA shop")
+    model = (
+        '\n\nclass Order(Base):\n    """An order."""\n\n    __tablename__ = "orders"\n'
+        '    __table_args__ = {"schema": "shop"}\n\n'
+        "    id: Mapped[int] = mapped_column(primary_key=True)\n"
+    )
+    append(own / "app/models.py", model)
+    assert "table shop.orders is missing" in refusal(own, database)
+    database.query("CREATE TABLE shop.orders (id SERIAL PRIMARY KEY)")
+    assert start(own, database).returncode == 0
 
 
 # What a migration does before it fails.
@@ -296,13 +312,30 @@ def test_wrong_url_is_refused_without_the_password(own, url):
     [
         "postgresql://tests:{password}@127.0.0.1:{closed}/site",
         "postgresql://tests:{password}@127.0.0.1:{port}/postgres",
-        "postgresql:///postgres?user=tests&host=127.0.0.1&port={port}&password={password}",
     ],
 )
 def test_server_that_refuses_is_reported_without_the_password(own, cluster, url):
     """A server that does not run, or a wrong password."""
     values = {"password": PASSWORD, "port": cluster.port, "closed": free_port()}
     assert_hidden(own, url.format(**values))
+
+
+@pytest.mark.slow
+@pytest.mark.pairs(FEW_STACKS[-1:])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///site?user=tests&password={password}",
+        "postgresql://tests:sec/{password}@127.0.0.1/site",
+        "postgresql+psycopg://tests:{password}@127.0.0.1/site",
+    ],
+)
+def test_url_that_pg_dump_reads_differently_is_refused(own, url):
+    """It would show the password to all users of the machine, or fail."""
+    assert_hidden(own, url.format(password=PASSWORD))
+    assert refusal(own, Database(url)).endswith(
+        "must be like postgresql:///my-app: see .env.example"
+    )
 
 
 # Connections and transactions.

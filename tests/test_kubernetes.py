@@ -411,11 +411,11 @@ def test_workflow_is_valid_and_safe_and_does_nothing_without_its_secret(project,
 
 
 @pytest.fixture(scope="session")
-def pod(pair, project, installed, tmp_path_factory) -> Iterator[Pod]:
+def pod(pair, project, packages, tmp_path_factory) -> Iterator[Pod]:
     """The pod of the project with the probes among its routes."""
     path = shutil.copytree(project, tmp_path_factory.mktemp(f"{pair}-edited") / SITE)
     add_routes(path, probes(pair))
-    (path / ".venv").symlink_to(installed.path / ".venv")
+    (path / ".venv").symlink_to(packages(project))
     with running(Pod(path, tmp_path_factory.mktemp("pod"))) as pod:
         yield pod
 
@@ -667,6 +667,7 @@ def test_release_builds_pushes_and_applies_the_last_commit(cluster_model):
     (cluster_model.path / "app/uncommitted.py").write_text("")
     done = cluster_model.release()
     assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("-- Not committed, so not released:\n?? app/uncommitted.py\n")
     assert done.stdout.endswith(f"-- Online: {image}\n")
     assert cluster_model.online == image
     state = cluster_model.read()
@@ -677,6 +678,15 @@ def test_release_builds_pushes_and_applies_the_last_commit(cluster_model):
     assert "app/main.py" in state["context"]
     assert "app/uncommitted.py" not in state["context"]
     assert ok("git", "status", "--short", cwd=cluster_model.path) == "?? app/uncommitted.py\n"
+
+
+@releasing
+def test_release_needs_a_commit(cluster_model):
+    shutil.rmtree(cluster_model.path / ".git")
+    done = cluster_model.release()
+    assert done.returncode == 1
+    assert 'Commit the project first: see "Keep it in git"' in done.stdout
+    assert "Keep it in git" in (cluster_model.path / "README.md").read_text()
 
 
 @releasing
@@ -809,10 +819,10 @@ def test_release_whose_image_cannot_be_pulled_says_why(cluster_model):
 
 
 @releasing
-def test_pods_migrate_one_after_the_other(project, installed, databases, tmp_path):
+def test_pods_migrate_one_after_the_other(project, packages, databases, tmp_path):
     """Two at once, and again: the tables are there, and nothing is done twice."""
     path = shutil.copytree(project, tmp_path / SITE)
-    (path / ".venv").symlink_to(installed.path / ".venv")
+    (path / ".venv").symlink_to(packages(project))
     database = databases.create()
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(database.run, path, "python", "-m", "deploy.migrate") for _ in "ab"]
@@ -851,22 +861,52 @@ def run_job(project: Path, name: str, database: Database, backups: Path, **setti
 
 
 @releasing
-def test_dump_replaces_newer_tables_too(project, installed, databases, tmp_path):
+def test_dump_replaces_newer_tables_too(project, packages, databases, tmp_path):
     """All or nothing: a dump that cannot be restored changes nothing."""
-    database = databases.create()
-    database.ok(installed.path, "alembic", "upgrade", "head")
+    database, backups = databases.create(), tmp_path / "backups"
+    backups.mkdir()
+    path = shutil.copytree(project, tmp_path / SITE)
+    (path / ".venv").symlink_to(packages(project))
+    database.ok(path, "alembic", "upgrade", "head")
     database.query("INSERT INTO greetings (name) VALUES ('Ada')")
-    done = run_job(project, "backup", database, tmp_path)
+    done = run_job(project, "backup", database, backups)
     assert done.returncode == 0, done.stdout
-    [dump] = tmp_path.glob("*.dump")
+    [dump] = backups.glob("*.dump")
     database.query("CREATE TABLE newer (id int)", "INSERT INTO greetings (name) VALUES ('Bo')")
-    newest = tmp_path / "99991231-000000.dump"
+    newest = backups / "99991231-000000.dump"
     newest.write_bytes(dump.read_bytes()[:-200])
-    done = run_job(project, "restore", database, tmp_path)
+    done = run_job(project, "restore", database, backups)
     assert done.returncode != 0
     assert database.names() == ["Ada", "Bo"]
-    done = run_job(project, "restore", database, tmp_path, DUMP=str(dump))
+    done = run_job(project, "restore", database, backups, DUMP=str(dump))
     assert done.returncode == 0, done.stdout
     assert database.names() == ["Ada"]
     assert database.query("SELECT to_regclass('newer') IS NULL") == ["t"]
-    assert sorted(tmp_path.iterdir()) == [dump, newest]
+    assert sorted(backups.iterdir()) == [dump, newest]
+
+
+# Writes a part of a dump.
+FAILING_PG_DUMP = """\
+#!/bin/sh
+for word in "$@"; do
+    case $word in --file=*) echo part > "${word#--file=}" ;; esac
+done
+exit 1
+"""
+
+
+@releasing
+def test_failed_dump_leaves_no_part(project, tmp_path):
+    """Nor do those of nights on which the job was killed: the volume would get full."""
+    backups, program = tmp_path / "backups", tmp_path / "pg_dump"
+    backups.mkdir()
+    program.write_text(FAILING_PG_DUMP)
+    program.chmod(0o755)
+    killed, dump = backups / "20260101-031700.part", backups / "20260101-031700.dump"
+    for path in (killed, dump):
+        path.write_text("")
+        os.utime(path, (0, 0))
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DATABASE_URL": ""}
+    done = run("sh", "-euc", job_script(project, "backup", backups), env=environment)
+    assert done.returncode == 1
+    assert [*backups.iterdir()] == [dump]

@@ -173,6 +173,16 @@ def test_files_are_compressed_and_pages_are_not(site, pair):
     assert "Content-Encoding" not in page.headers
 
 
+@pytest.mark.first_pairs
+def test_directory_with_the_name_of_a_file_is_no_file(deploy_module, tmp_path):
+    """As in app/static/vendor/chart.js/."""
+    directory = tmp_path / "chart.js"
+    directory.mkdir()
+    (directory / "chart.js").write_text("//")
+    deploy_module("assets").compress(tmp_path)
+    assert (directory / "chart.js.gz").is_file()
+
+
 def test_gixy_finds_nothing(site):
     """https://gixy.getpagespeed.com finds mistakes that `nginx -t` accepts.
 

@@ -64,7 +64,7 @@ def events(state: dict) -> dict:
 def apply(state: dict, folder: str) -> None:
     """Read the image from the kustomization, as kubectl does."""
     text = Path(folder, "kustomization.yaml").read_text()
-    image = ":".join(re.search(r"newName: (\S+)\n +newTag: (\S+)", text).groups())
+    image = ":".join(re.search(r"newName: (\S+)\n +newTag: \"(\S+)\"", text).groups())
     if state["images"].get(str(state["revision"])) != image:
         new_revision(state, image)
 
