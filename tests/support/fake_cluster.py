@@ -96,7 +96,7 @@ def kubectl(state: dict, arguments: list[str]) -> None:
         case ["delete", "replicaset", name]:
             del state["images"][name.removeprefix("my-app-")]
         case ["logs", "my-app-new", "--container=app", "--tail=20", "--previous"]:
-            print("RuntimeError: SECRET_KEY in secret/my-app is missing")
+            print("RuntimeError: SECRET_KEY in the secret my-app is missing")
         case _:
             sys.exit(f"fake kubectl: {words}")
 
