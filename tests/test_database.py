@@ -79,6 +79,10 @@ def test_own_tests_say_what_is_missing(own, tmp_path):
         assert hint in done.stdout
 
 
+# The project's own test that compares the models with the tables.
+THEIR_MIGRATIONS = ("tests/test_database.py", "-k", "have_their_migrations")
+
+
 @pytest.mark.pairs(QUICK_STACKS)
 def test_changed_model_is_found_and_the_command_fixes_it(own, database, databases):
     """By the app when it starts, and by the project's own tests."""
@@ -88,8 +92,7 @@ def test_changed_model_is_found_and_the_command_fixes_it(own, database, database
     assert refusal(own, database).endswith(
         f"a migration is missing: column greetings.country is missing. Run: {command}"
     )
-    test = ("tests/test_database.py", "-k", "have_their_migrations")
-    failed = own_tests(own, databases.create(), *test)
+    failed = own_tests(own, databases.create(), *THEIR_MIGRATIONS)
     assert f"Run: {command}" in failed.stdout
     assert failed.returncode == 1
 
@@ -114,6 +117,61 @@ def test_model_may_have_a_schema(own, database):
     assert "table shop.orders is missing" in refusal(own, database)
     database.query("CREATE TABLE shop.orders (id SERIAL PRIMARY KEY)")
     assert start(own, database).returncode == 0
+
+
+# What only the tables still have, when a release has removed it from the models.
+LEFT_OVER = """op.create_table(
+        "visits",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("greeting", sa.Integer(), sa.ForeignKey("greetings.id"), index=True),
+    )
+    with op.batch_alter_table("greetings") as batch:
+        batch.add_column(sa.Column("country", sa.Text()))
+        batch.add_column(sa.Column("age", sa.Integer(), nullable=False, server_default="7"))
+        reference = sa.ForeignKey("visits.id", name="fk_greetings_visit_visits")
+        batch.add_column(sa.Column("visit", sa.Integer(), reference))
+        batch.create_index("ix_greetings_name", ["name"])"""
+
+
+@pytest.mark.slow_pairs
+def test_what_is_removed_from_the_models_only_is_accepted(own, database, databases):
+    """By the project's own tests and by the app, until a later release removes the rest."""
+    migrate(own, LEFT_OVER)
+    tested = own_tests(own, databases.create(), *THEIR_MIGRATIONS)
+    assert "1 passed" in tested.stdout, tested.stdout
+    database.ok(own, "alembic", "upgrade", "head")
+    assert start(own, database).returncode == 0
+
+
+# What needs a migration: a column has another type and may be empty; the rest is new.
+NAME = "name: Mapped[str] = mapped_column(String(40))"
+UNMIGRATED = """name: Mapped[str | None] = mapped_column(String(50))
+    language: Mapped[str | None]
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+UNIQUE = """with op.batch_alter_table("greetings") as batch:
+        batch.create_unique_constraint("uq_greetings_name", ["name"])"""
+
+
+@pytest.mark.slow_pairs
+def test_each_change_without_a_migration_is_found(own, databases):
+    """Next to what only the tables still have, and with a constraint that they still check."""
+    edit(own / "app/models.py", NAME, UNMIGRATED)
+    migrate(own, LEFT_OVER)
+    migrate(own, UNIQUE, "0003", "0002")
+    failed = own_tests(own, databases.create(), *THEIR_MIGRATIONS)
+    assert failed.returncode == 1
+    start_of_message = "(?m)^E +Failed: app/models.py has changed: "
+    [message] = re.findall(f"{start_of_message}(.+)", failed.stdout)
+    changes = ["add_column", "add_table", "modify_nullable", "modify_type", "remove_constraint"]
+    found = re.findall(r"\('((?:add|modify|remove)_\w+)'", message)
+    assert sorted(found) == changes
+    assert message.endswith('. Run: alembic revision --autogenerate -m "What changes"')
 
 
 # What a migration does before it fails.

@@ -64,7 +64,7 @@ def test_app_and_tests_are_those_of_a_server(project, on_server):
     same = ("app/", "tests/", "migrations/", "requirements", "pytest.ini", "alembic.ini")
     for name in {*ours, *theirs}:
         if name.startswith(same):
-            text = theirs[name].replace("/etc/my-app.env", "secret/my-app")
+            text = theirs[name].replace("/etc/my-app.env", "the secret my-app")
             text = text.replace(
                 "systemctl start my-app", "python deploy/listen.py sh deploy/start"
             )
@@ -557,7 +557,7 @@ def test_app_that_cannot_start_ends_and_says_why(pod):
     options = by_itself(pod, PORT=str(free_port()), SECRET_KEY="")
     done = subprocess.run(**options, check=False, timeout=60)
     assert done.returncode != 0
-    assert b"SECRET_KEY in secret/my-app is missing" in done.stdout
+    assert b"SECRET_KEY in the secret my-app is missing" in done.stdout
 
 
 @at_work
@@ -698,7 +698,11 @@ def test_release_that_does_not_start_is_undone_and_says_why(cluster_model):
     done = cluster_model.release()
     assert done.returncode == 1
     assert cluster_model.online == good
-    for text in ("my-app-new is not ready", "app: CrashLoopBackOff", "SECRET_KEY in secret/"):
+    for text in (
+        "my-app-new is not ready",
+        "app: CrashLoopBackOff",
+        "SECRET_KEY in the secret ",
+    ):
         assert text in done.stdout.partition("Release failed:")[2]
     assert bad not in cluster_model.read()["images"].values()
 

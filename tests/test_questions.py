@@ -376,6 +376,19 @@ def test_message_has_the_commands_of_the_system(name, system):
     assert "&&" not in message
 
 
+@pytest.mark.parametrize("name", ["_message_after_copy", "_message_after_update"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_message_says_when_databases_are_needed(name, database):
+    jinja = environment()
+    message = jinja.from_string(QUESTIONS[name]).render(
+        compute(jinja, {"language": "en", "database": database}),
+        _copier_conf=SimpleNamespace(os="linux", dst_path="../my-app"),
+        _copier_answers={"_commit": ""},
+    )
+    assert "alembic upgrade head" in message
+    assert ('databases as in "Run it locally"' in message) == (database == "postgresql")
+
+
 def test_message_after_copy_names_the_readme_commands(release, tmp_path):
     path = tmp_path / "a folder"
     message = ok("copier", "copy", "--defaults", release, path)

@@ -122,7 +122,7 @@ def kubectl(state: dict, arguments: list[str]) -> None:
         case ["logs", "my-app-new", "--container=app", "--tail=20", *previous]:
             # Of the last run, kubectl has no log before the app runs again.
             if bool(previous) == state["restarted"]:
-                print("RuntimeError: SECRET_KEY in secret/my-app is missing")
+                print("RuntimeError: SECRET_KEY in the secret my-app is missing")
         case _:
             sys.exit(f"fake kubectl: {words}")
 
