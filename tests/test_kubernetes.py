@@ -785,7 +785,7 @@ def test_release_whose_app_runs_again_shows_its_last_run(cluster_model):
     cluster_model.change()
     cluster_model.write(bad=["all"], restarted=True)
     done = cluster_model.release()
-    assert "SECRET_KEY in secret/my-app is missing" in done.stdout, done.stdout
+    assert "SECRET_KEY in the secret my-app is missing" in done.stdout, done.stdout
 
 
 @releasing
