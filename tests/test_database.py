@@ -14,7 +14,15 @@ from urllib.parse import urlencode
 import pytest
 from support.commands import free_port, ok, run, skip_or_fail
 from support.database import NEWER_SQLITE, USE_NEWER_SQLITE, Database
-from support.project import FEW_STACKS, QUICK_STACKS, SQLITE_STACKS, add_routes, append, edit
+from support.project import (
+    FEW_STACKS,
+    QUICK_STACKS,
+    SQLITE_STACKS,
+    add_routes,
+    append,
+    edit,
+    remove_examples,
+)
 from support.serve import http_client, serving
 
 pytestmark = pytest.mark.pairs(FEW_STACKS)
@@ -141,6 +149,21 @@ def test_what_is_removed_from_the_models_only_is_accepted(own, database, databas
     assert "1 passed" in tested.stdout, tested.stdout
     database.ok(own, "alembic", "upgrade", "head")
     assert start(own, database).returncode == 0
+
+
+@pytest.mark.slow_pairs
+def test_examples_are_removed_a_release_before_their_table(own, database, databases):
+    """As the README says for a site that is online."""
+    remove_examples(own)
+    models = own / "app/models.py"
+    model = re.search(r"(?s)class Greeting.+?\n\n\n", models.read_text())[0]
+    edit(models, model, "")
+    tested = own_tests(own, databases.create())
+    assert tested.returncode == 0, tested.stdout
+    assert start(own, database).returncode == 0
+    database.ok(own, "alembic", "revision", "--autogenerate", "-m", "Drop the table")
+    database.ok(own, "alembic", "upgrade", "head")
+    assert "greetings" not in "".join(database.schema())
 
 
 # What needs a migration: a column has another type and may be empty; the rest is new.

@@ -17,11 +17,11 @@ from support.project import (
     append,
     emit,
     home_page,
+    remove_examples,
     section,
     shell_blocks,
 )
 from support.serve import get_when_up, started
-from support.update import lines
 
 
 def readme(path) -> str:
@@ -124,15 +124,9 @@ def test_home_page_says_where_settings_come_from(own):
 @pytest.mark.slow_pairs
 def test_examples_are_removed_as_the_readme_says(own):
     """Their files and the two lines; the project's own tests pass without them."""
-    for name in ("app/examples.py", "tests/test_examples.py"):
+    for name in ("app/examples.py", "tests/test_examples.py", "app/templates/examples/"):
         assert f"`{name}`" in section(own, "Change it")
-        (own / name).unlink()
-    assert "`app/templates/examples/`" in section(own, "Change it")
-    shutil.rmtree(own / "app/templates/examples")
-    routes = own / "app/routes.py"
-    kept = [line for line in lines(routes) if "examples" not in line.partition("#")[0]]
-    assert len(kept) == len(lines(routes)) - 2
-    routes.write_text("\n".join(kept) + "\n")
+    remove_examples(own)
     check(own)
     left = [path for kind in ("py", "html") for path in own.glob(f"app/**/*.{kind}")]
     for example in ("/hello/", "/items/<", "/items/{"):

@@ -242,6 +242,18 @@ def probes(pair: Pair) -> str:
     return "\n\n".join(read(f"tests/probes/{name}.py") for name in names)
 
 
+def remove_examples(project: Path) -> None:
+    """Remove the examples as "Change it" in the README says, but for what a database adds."""
+    for name in ("app/examples.py", "tests/test_examples.py"):
+        (project / name).unlink()
+    shutil.rmtree(project / "app/templates/examples")
+    routes = project / "app/routes.py"
+    lines = routes.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if "examples" not in line.partition("#")[0]]
+    assert len(kept) == len(lines) - 2
+    routes.write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+
 def add_routes(project: Path, text: str) -> None:
     """Append routes to a project's routes.py."""
     append(project / "app/routes.py", text)
