@@ -249,7 +249,7 @@ FAULTS = [
     Fault(
         "backup-damaged",
         ONLY_BACKUP + "truncate --size=-9 *.gz",
-        ["the newest backup is damaged"],
+        ["the newest backup cannot be restored"],
         "systemctl start $SITE-backup.service",
         ONLY_BACKUP,
         first="sleep 1",  # its name has the second
