@@ -13,7 +13,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from support.commands import commit
-from support.project import FEW_STACKS
+from support.database import Database
+from support.project import FEW_STACKS, QUICK_STACKS
 
 pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
 
@@ -353,6 +354,78 @@ def test_damaged_backup_is_reported(backup):
         path.write_bytes(content)
         with pytest.raises(SystemExit, match="the newest backup cannot be restored"):
             backup.main(["--check"])
+
+
+# PostgreSQL.
+
+POSTGRESQL = pytest.mark.pairs(QUICK_STACKS[1:])
+# Of the first, only the administrator may create; any owner of a database, the second.
+CONTENTS = [
+    "CREATE EXTENSION pg_stat_statements",
+    "SET ROLE visitor",
+    "CREATE SCHEMA shop",
+    "CREATE EXTENSION citext SCHEMA shop",
+    "CREATE TABLE greetings (name shop.citext)",
+    "COMMENT ON TABLE greetings IS 'of visitors'",
+    "INSERT INTO greetings VALUES ('Ada')",
+]
+OWNERS = "SELECT extname, extowner::regrole FROM pg_extension WHERE extname <> 'plpgsql'"
+
+
+@pytest.fixture
+def site(data, databases, tmp_path, monkeypatch) -> Database:
+    """The database of a site with extensions, whose owner is not an administrator."""
+    database = databases.create()
+    name = database.url.partition("@/")[2].partition("?")[0]
+    databases.query("CREATE ROLE visitor LOGIN CREATEDB")
+    databases.query(f'ALTER DATABASE "{name}" OWNER TO visitor')
+    database.query("GRANT CREATE ON SCHEMA public TO visitor", *CONTENTS)
+    monkeypatch.setattr(data, "read_settings", lambda: {"DATABASE_URL": database.url})
+    yield database
+    for each in (name, "my-app-trial", "my-app.aside", "my-app.undone"):
+        databases.query(f'DROP DATABASE IF EXISTS "{each}" WITH (FORCE)')
+    databases.query("DROP ROLE visitor")
+
+
+@POSTGRESQL
+def test_extensions_are_restored(data, site, tmp_path):
+    """Each belongs to whom it belonged, and everything else to the owner of the database."""
+    data.dump(tmp_path / "dump")
+    data.create_database("my-app-trial")
+    data.load(tmp_path / "dump", "my-app-trial")
+    copy = Database(data.with_name(site.url, "my-app-trial"))
+    assert sorted(copy.query(OWNERS)) == ["citext|visitor", "pg_stat_statements|tests"]
+    assert copy.query("SELECT * FROM greetings") == ["Ada"]
+    assert copy.query("SELECT tableowner FROM pg_tables WHERE schemaname = 'public'") == [
+        "visitor"
+    ]
+    assert copy.query("SELECT obj_description('greetings'::regclass)") == ["of visitors"]
+    assert copy.query("SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'shop'") == [
+        "visitor"
+    ]
+
+
+@POSTGRESQL
+def test_extension_that_the_user_may_not_create_says_what_to_do(data, site, tmp_path):
+    """On another machine, where the scripts are not the administrator."""
+    url = site.url.replace("tests@", "visitor@")
+    data.read_settings = lambda: {"DATABASE_URL": url}
+    data.dump(tmp_path / "dump")
+    data.create_database("my-app-trial")
+    with pytest.raises(data.Failure, match='run: DROP EXTENSION "pg_stat_statements"\n'):
+        data.load(tmp_path / "dump", "my-app-trial")
+
+
+@POSTGRESQL
+def test_database_of_an_undone_restore_is_kept(data, site):
+    """Visitors may have written to it."""
+    data.create_database("my-app.aside")
+    data.rename_database("my-app.aside", None, aside="my-app.undone")
+    undone = Database(data.with_name(site.url, "my-app.undone"))
+    assert undone.query("SELECT * FROM greetings") == ["Ada"]
+    assert site.query("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == ["0"]
+    data.rename_database("my-app.aside", None, aside="my-app.again")  # there is none
+    assert not data.has_database("my-app.again")
 
 
 # Releases.
