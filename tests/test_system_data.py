@@ -311,12 +311,16 @@ def test_releases_with_migrations_lose_nothing(keeper, count):
 
 @on_one_machine({"site": [(FEW[0],)]}, first=1)
 def test_rollback_is_refused_if_the_older_code_cannot_use_the_tables(keeper):
-    """One over a migration that only adds is not."""
+    """One over a migration that only adds is not, and then backups are restored as ever."""
     name = f"note_{keeper.revision}"
-    with keeper.writing() as writing:
+    with keeper.writing() as first:
         keeper.add_column(name)
         keeper.released()
         keeper.released("--rollback")
+    assert first.failed == []
+    for options in ("", "--restore"):
+        keeper.machine.ok(f"{keeper.checkout}/deploy/backup {options}")
+    with keeper.writing() as writing:
         keeper.released()
         keeper.drop_column(name)
         keeper.released()
