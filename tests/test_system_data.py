@@ -528,7 +528,7 @@ def test_killed_restore_is_undone_by_the_next_command(keeper, step, delay):
     keeper.machine.ok(f"{keeper.checkout}/deploy/backup")
     assert keeper.greet("later")[0] == "303"
     assert kill_backup(keeper, "--restore", step, delay)
-    keeper.machine.ok(f"{keeper.checkout}/deploy/backup")
+    keeper.machine.ok(f"systemctl start {keeper.site}-backup")  # in its sandbox
     keeper.wait_until_healthy()
     keeper.check()
 
