@@ -255,6 +255,13 @@ FAULTS = [
         first="sleep 1",  # its name has the second
     ),
     Fault(
+        "interrupted-restore",
+        ONLY_BACKUP + "printf $SITE.20260101-000000 > .restoring",
+        ["a restore was interrupted"],
+        "systemctl start $SITE-backup.service",
+        "rm -f /var/backups/$SITE/.restoring",
+    ),
+    Fault(
         "backup-gone",
         "rm -f /var/backups/$SITE/*.gz; touch -h -d '3 days ago' /opt/$SITE",
         ["there is no backup in /var/backups/$SITE yet"],
