@@ -191,7 +191,7 @@ def test_restored_data_are_those_of_the_backup(backup, capsys):
     assert rows(backup.STATE) == {"before"}
     [aside] = backup.PRIVATE.glob("my-app.*")
     assert rows(aside) == {"before", "later"}
-    assert f"To delete them: sudo rm -r {aside}\n" in capsys.readouterr().out
+    assert f"To delete it: sudo rm -r {aside}\n" in capsys.readouterr().out
     assert [path.name[-12:] for path in backup.BACKUPS.iterdir()] == ["daily.tar.gz"]
 
 
@@ -261,7 +261,7 @@ def test_interrupted_restore_is_undone_and_keeps_what_was_written_since(
     assert rows(backup.STATE) == {"before", "later"}
     [undone] = backup.PRIVATE.glob("my-app.*")
     assert rows(undone) == {"before", "since"}
-    assert f"To delete them: sudo rm -r {undone}\n" in capsys.readouterr().out
+    assert f"To delete it: sudo rm -r {undone}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("step", ["unpacked_size", "write", "swap"])
@@ -283,7 +283,7 @@ def test_restore_that_fails_says_why_also_if_the_data_from_before_fail(backup, c
     write_rows(backup, "broken")
     backup.main([])
     backup.failures += [backup.Failure("backup too new"), backup.Failure("broken as before")]
-    with pytest.raises(SystemExit, match="Failed: backup too new\nThe data are as they were"):
+    with pytest.raises(SystemExit, match="Failed: backup too new\nThe data is as it was"):
         backup.main(["--restore"])
     assert "does not start with the data from before, either: broken as" in (
         capsys.readouterr().out
