@@ -4,14 +4,17 @@ import contextlib
 import gzip
 import importlib.machinery
 import importlib.util
+import os
 import sqlite3
+import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from support.commands import commit
-from support.project import FEW_STACKS
+from support.database import Database
+from support.project import FEW_STACKS, QUICK_STACKS
 
 pytestmark = pytest.mark.pairs(FEW_STACKS[:1])  # the same code for all
 
@@ -118,6 +121,316 @@ def test_damaged_database_is_not_copied(data, state, tmp_path):
         data.copy_files(state, tmp_path / "copy")
 
 
+@pytest.mark.parametrize("url", ["sqlite:////data/app.db", "sqlite:////var/lib//my-app/app.db"])
+def test_database_that_trials_and_backups_do_not_copy_is_refused(
+    data, tmp_path, monkeypatch, url
+):
+    """Otherwise, a trial would migrate the live one, and backups would be without it."""
+    for name in ("PRIVATE", "TRIAL", "TRIAL_SETTINGS"):
+        monkeypatch.setattr(data, name, tmp_path / name)
+    monkeypatch.setattr(data, "SETTINGS", tmp_path / "settings")
+    (tmp_path / "settings").write_text(f"DATABASE_URL={url}\n")
+    monkeypatch.setattr(data, "read_settings", lambda: {"DATABASE_URL": url})
+    for step in (data.prepare_trial, lambda: data.check_complete(tmp_path)):
+        with pytest.raises(data.Failure, match="have only what is in /var/lib/my-app, not /"):
+            step()
+    assert not (tmp_path / "TRIAL_SETTINGS").exists()
+
+
+# Backups and restores, with a stand-in for the app.
+
+
+@pytest.fixture
+def backup(script, tmp_path, monkeypatch) -> ModuleType:
+    """The script deploy/backup, with all its directories in tmp_path.
+
+    `starts` has for each start of the app whether it migrated; `failures`, those to come.
+    """
+    module = script("backup")
+    private, backups = tmp_path / "private", tmp_path / "backups"
+    for path in (private / "my-app", backups, tmp_path / "live"):
+        path.mkdir(parents=True)
+    places = {"PRIVATE": private, "STATE": private / "my-app", "LIVE": tmp_path / "live"}
+    places |= {"VERSIONS": tmp_path / "versions", "UNPACKED": private / "my-app.unpacked"}
+    places |= {"BACKUPS": backups, "WORK": backups / ".work"}
+    places |= {"RESTORING": backups / ".restoring"}
+    for name, path in places.items():
+        monkeypatch.setattr(module, name, path)
+    module.starts, module.failures = [], []
+
+    def start(migrate: bool = False) -> None:
+        module.starts.append(migrate)
+        if module.failures:
+            raise module.failures.pop(0)
+
+    for name in ("run", "capture"):  # everything but systemctl
+        command = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, do=command: a[0] == "systemctl" or do(*a))
+    monkeypatch.setattr(module, "start", start)
+    monkeypatch.setattr(module, "lock", lambda *_: None)
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(os, "umask", lambda _: 0)
+    return module
+
+
+def write_rows(backup: ModuleType, *names: str) -> None:
+    """Let the app write: each row is a file."""
+    for name in names:
+        (backup.STATE / name).touch()
+
+
+def rows(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_restored_data_are_those_of_the_backup(backup, capsys):
+    write_rows(backup, "before")
+    backup.main([])
+    write_rows(backup, "later")
+    backup.main(["--restore"])
+    assert rows(backup.STATE) == {"before"}
+    [aside] = backup.PRIVATE.glob("my-app.*")
+    assert rows(aside) == {"before", "later"}
+    assert f"To delete it: sudo rm -r {aside}\n" in capsys.readouterr().out
+    assert [path.name[-12:] for path in backup.BACKUPS.iterdir()] == ["daily.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "migrated"),
+    [("0001\n", True), ("\n", True), ("0002 (head)\n", False), (None, False)],
+    ids=["older", "empty", "current", "newer, as after a rollback"],
+)
+def test_restore_migrates_if_the_code_has_migrations_for_the_backup(
+    backup, deploy_module, monkeypatch, answer, migrated
+):
+    server = deploy_module("server")
+
+    def alembic(*_) -> str:
+        if answer is None:
+            raise server.Failure("FAILED: Can't locate revision identified by '0002'")
+        return answer
+
+    monkeypatch.setattr(server, "alembic", alembic)
+    (backup.LIVE / "alembic.ini").touch()
+    monkeypatch.setattr(backup, "check_complete", lambda _: None)
+    backup.main([])
+    backup.main(["--restore"])
+    assert backup.starts == [migrated]
+
+
+def test_backups_on_another_disk_are_restored(backup, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        if os.stat(folder).st_dev == backup.PRIVATE.stat().st_dev:
+            pytest.skip("/dev/shm is no other file system")
+        for name, path in {"BACKUPS": ".", "WORK": ".work", "RESTORING": ".restoring"}.items():
+            monkeypatch.setattr(backup, name, Path(folder, path))
+        write_rows(backup, "before")
+        backup.main([])
+        write_rows(backup, "later")
+        backup.main(["--restore"])
+    assert rows(backup.STATE) == {"before"}
+
+
+def interrupt(backup: ModuleType, monkeypatch, step: str) -> None:
+    """Begin a restore, and cut it off at a step, as a power failure does."""
+
+    def end(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, step, end)
+        patch.setattr(backup, "undo", lambda: None)
+        patch.setattr(backup, "clean", lambda: None)
+        with pytest.raises(KeyboardInterrupt):
+            backup.restore(backup.find([]))
+
+
+def test_interrupted_restore_is_undone_and_keeps_what_was_written_since(
+    backup, monkeypatch, capsys
+):
+    """The app has run with the restored data. Only a check leaves them as they are."""
+    write_rows(backup, "before")
+    backup.main([])
+    write_rows(backup, "later")
+    interrupt(backup, monkeypatch, "start")
+    write_rows(backup, "since")
+    with pytest.raises(SystemExit, match="a restore was interrupted"):
+        backup.main(["--check"])
+    assert rows(backup.STATE) == {"before", "since"}
+    backup.main([])
+    assert rows(backup.STATE) == {"before", "later"}
+    [undone] = backup.PRIVATE.glob("my-app.*")
+    assert rows(undone) == {"before", "since"}
+    assert f"To delete it: sudo rm -r {undone}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", ["unpacked_size", "write", "swap"])
+def test_restore_interrupted_before_the_data_are_replaced_leaves_nothing(
+    backup, monkeypatch, step
+):
+    write_rows(backup, "before")
+    backup.main([])
+    interrupt(backup, monkeypatch, step)
+    assert backup.UNPACKED.exists()
+    backup.main([])
+    assert rows(backup.STATE) == {"before"}
+    assert rows(backup.PRIVATE) == {"my-app"}
+    assert not backup.RESTORING.exists()
+
+
+def test_restore_that_fails_says_why_also_if_the_data_from_before_fail(backup, capsys):
+    """They usually do: this is why they are replaced."""
+    write_rows(backup, "broken")
+    backup.main([])
+    backup.failures += [backup.Failure("backup too new"), backup.Failure("broken as before")]
+    with pytest.raises(SystemExit, match="Failed: backup too new\nThe data is as it was"):
+        backup.main(["--restore"])
+    assert "does not start with the data from before, either: broken as" in (
+        capsys.readouterr().out
+    )
+    assert rows(backup.STATE) == {"broken"}
+    assert not backup.RESTORING.exists()
+
+
+def test_restore_that_cannot_be_undone_says_what_to_run(backup, monkeypatch):
+    def fail() -> None:
+        raise backup.Failure("disk is read-only")
+
+    backup.main([])
+    backup.failures.append(backup.Failure("backup too new"))
+    monkeypatch.setattr(backup, "put_back", fail)
+    with pytest.raises(SystemExit, match=r"disk is read-only\n.* Run: sudo .*/deploy/backup"):
+        backup.main(["--restore"])
+
+
+def test_second_backup_leaves_the_first_one_alone(backup, monkeypatch):
+    """While that is in progress."""
+
+    def lock(*_) -> None:
+        raise backup.Failure("Another backup is in progress")
+
+    monkeypatch.setattr(backup, "lock", lock)
+    for path in (backup.WORK, backup.UNPACKED):
+        path.mkdir()
+        with pytest.raises(SystemExit, match="Another backup"):
+            backup.main([])
+        assert path.exists()
+
+
+def test_files_of_the_owner_are_no_backups(backup):
+    backup.main([])
+    [made] = backup.all_backups()
+    for name in (
+        "before-the-move",
+        "2026-copy",
+        "20260101-000000-old",
+        "20270101-000000-daily-2",
+    ):
+        (backup.BACKUPS / f"my-app-{name}.tar.gz").touch()
+    assert backup.all_backups() == [made]
+    assert backup.find([]) == made
+    assert backup.problems() == []
+
+
+def test_backup_that_does_not_fit_is_not_unpacked(backup, data, monkeypatch):
+    (backup.STATE / "large").write_bytes(b"x" * 3000)
+    backup.main([])
+    usage = SimpleNamespace(free=2000)
+    monkeypatch.setattr(backup.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(SystemExit, match="cannot be restored: No space left on device"):
+        backup.main(["--check"])
+    with pytest.raises(SystemExit, match="No space left on device"):
+        backup.main(["--restore"])
+    assert rows(backup.PRIVATE) == {"my-app"}
+    assert rows(backup.STATE) == {"large"}
+
+
+def test_damaged_backup_is_reported(backup):
+    (backup.STATE / "large").write_bytes(os.urandom(100_000))
+    backup.main([])
+    [path] = backup.all_backups()
+    whole = path.read_bytes()
+    for content in (whole[:50_000], b"", whole[:50_000] + b"x" * 50_000, whole[:-8] + bytes(8)):
+        path.write_bytes(content)
+        with pytest.raises(SystemExit, match="the newest backup cannot be restored"):
+            backup.main(["--check"])
+
+
+# PostgreSQL.
+
+POSTGRESQL = pytest.mark.pairs(QUICK_STACKS[1:])
+# Of the first, only the administrator may create; any owner of a database, the second.
+CONTENTS = [
+    "CREATE EXTENSION pg_stat_statements",
+    "SET ROLE visitor",
+    "CREATE SCHEMA shop",
+    "CREATE EXTENSION citext SCHEMA shop",
+    "CREATE TABLE greetings (name shop.citext)",
+    "COMMENT ON TABLE greetings IS 'of visitors'",
+    "INSERT INTO greetings VALUES ('Ada')",
+]
+OWNERS = "SELECT extname, extowner::regrole FROM pg_extension WHERE extname <> 'plpgsql'"
+
+
+@pytest.fixture
+def site(data, databases, tmp_path, monkeypatch) -> Database:
+    """The database of a site with extensions, whose owner is not an administrator."""
+    database = databases.create()
+    name = database.url.partition("@/")[2].partition("?")[0]
+    databases.query("CREATE ROLE visitor LOGIN CREATEDB")
+    databases.query(f'ALTER DATABASE "{name}" OWNER TO visitor')
+    database.query("GRANT CREATE ON SCHEMA public TO visitor", *CONTENTS)
+    monkeypatch.setattr(data, "read_settings", lambda: {"DATABASE_URL": database.url})
+    yield database
+    for each in (name, "my-app-trial", "my-app.aside", "my-app.undone"):
+        databases.query(f'DROP DATABASE IF EXISTS "{each}" WITH (FORCE)')
+    databases.query("DROP ROLE visitor")
+
+
+@POSTGRESQL
+def test_extensions_are_restored(data, site, tmp_path):
+    """Each belongs to whom it belonged, and everything else to the owner of the database."""
+    data.dump(tmp_path / "dump")
+    data.create_database("my-app-trial")
+    data.load(tmp_path / "dump", "my-app-trial")
+    copy = Database(data.with_name(site.url, "my-app-trial"))
+    assert sorted(copy.query(OWNERS)) == ["citext|visitor", "pg_stat_statements|tests"]
+    assert copy.query("SELECT * FROM greetings") == ["Ada"]
+    assert copy.query("SELECT tableowner FROM pg_tables WHERE schemaname = 'public'") == [
+        "visitor"
+    ]
+    assert copy.query("SELECT obj_description('greetings'::regclass)") == ["of visitors"]
+    assert copy.query("SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'shop'") == [
+        "visitor"
+    ]
+
+
+@POSTGRESQL
+def test_extension_that_the_user_may_not_create_says_what_to_do(data, site, tmp_path):
+    """On another machine, where the scripts are not the administrator."""
+    url = site.url.replace("tests@", "visitor@")
+    data.read_settings = lambda: {"DATABASE_URL": url}
+    data.dump(tmp_path / "dump")
+    data.create_database("my-app-trial")
+    with pytest.raises(data.Failure, match='run: DROP EXTENSION "pg_stat_statements"\n'):
+        data.load(tmp_path / "dump", "my-app-trial")
+
+
+@POSTGRESQL
+def test_database_of_an_undone_restore_is_kept(data, site):
+    """Visitors may have written to it."""
+    data.create_database("my-app.aside")
+    data.rename_database("my-app.aside", None, aside="my-app.undone")
+    undone = Database(data.with_name(site.url, "my-app.undone"))
+    assert undone.query("SELECT * FROM greetings") == ["Ada"]
+    assert site.query("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == ["0"]
+    data.rename_database("my-app.aside", None, aside="my-app.again")  # there is none
+    assert not data.has_database("my-app.again")
+
+
+# Releases.
+
+
 def test_data_in_git_are_part_of_a_release(script, project, tmp_path, monkeypatch):
     """A directory data/ that the owner had before it became that of the app."""
     release = script("release")
@@ -131,6 +444,60 @@ def test_data_in_git_are_part_of_a_release(script, project, tmp_path, monkeypatc
     (tmp_path / ".gitignore").write_text("\n")
     commit(tmp_path)
     assert release.is_tracked("data")
+
+
+@pytest.fixture
+def releasing(script, tmp_path, monkeypatch) -> ModuleType:
+    """The script deploy/release, with a stand-in for the server, and one release online."""
+    module = script("release")
+    monkeypatch.setattr(module, "VERSIONS", tmp_path)
+    monkeypatch.setattr(module, "LIVE", tmp_path / "live")
+    monkeypatch.setattr(module, "SWITCHING", tmp_path / "switching")
+
+    def activate(version: Path) -> None:
+        module.replace(module.LIVE, lambda link: link.symlink_to(version))
+
+    monkeypatch.setattr(module, "activate", activate)
+    monkeypatch.setattr(module, "build", lambda version: version.mkdir())
+    monkeypatch.setattr(module, "run", lambda *_: "")
+    monkeypatch.setattr(module, "capture", lambda *_: SimpleNamespace(returncode=0))
+    for name in ("pending_from", "preflight", "start", "reload_nginx"):
+        monkeypatch.setattr(module, name, lambda *_, **__: None)
+    monkeypatch.setattr(module, "remove_unused_packages", lambda _: None)
+    first = tmp_path / "20260101-000000"
+    first.mkdir()
+    (first / ".released").touch()
+    activate(first)
+    return module
+
+
+def test_release_that_cannot_be_recorded_is_undone(releasing, tmp_path, monkeypatch):
+    """For example without free inodes. What is online is never deleted."""
+
+    def fail(*_, **__) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", fail)
+        with pytest.raises(OSError, match="No space left"):
+            releasing.release()
+    first = tmp_path / "20260101-000000"
+    assert releasing.current_release() == first
+    assert [*tmp_path.glob("2*")] == [first]
+    assert not releasing.SWITCHING.exists()
+
+
+def test_release_that_is_online_is_not_deleted(releasing, monkeypatch):
+    """Also if the previous one could not be restored."""
+
+    def fail(*_) -> None:
+        raise releasing.Failure("no nginx")
+
+    monkeypatch.setattr(releasing, "reload_nginx", fail)
+    monkeypatch.setattr(releasing, "restore", fail)
+    with pytest.raises(releasing.Failure, match="no nginx"):
+        releasing.release()
+    assert releasing.LIVE.exists()
 
 
 @pytest.fixture

@@ -311,12 +311,16 @@ def test_releases_with_migrations_lose_nothing(keeper, count):
 
 @on_one_machine({"site": [(FEW[0],)]}, first=1)
 def test_rollback_is_refused_if_the_older_code_cannot_use_the_tables(keeper):
-    """One over a migration that only adds is not."""
+    """One over a migration that only adds is not, and then backups are restored as ever."""
     name = f"note_{keeper.revision}"
-    with keeper.writing() as writing:
+    with keeper.writing() as first:
         keeper.add_column(name)
         keeper.released()
         keeper.released("--rollback")
+    assert first.failed == []
+    for options in ("", "--restore"):
+        keeper.machine.ok(f"{keeper.checkout}/deploy/backup {options}")
+    with keeper.writing() as writing:
         keeper.released()
         keeper.drop_column(name)
         keeper.released()
@@ -524,7 +528,7 @@ def test_killed_restore_is_undone_by_the_next_command(keeper, step, delay):
     keeper.machine.ok(f"{keeper.checkout}/deploy/backup")
     assert keeper.greet("later")[0] == "303"
     assert kill_backup(keeper, "--restore", step, delay)
-    keeper.machine.ok(f"{keeper.checkout}/deploy/backup")
+    keeper.machine.ok(f"systemctl start {keeper.site}-backup")  # in its sandbox
     keeper.wait_until_healthy()
     keeper.check()
 

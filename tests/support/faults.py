@@ -249,10 +249,17 @@ FAULTS = [
     Fault(
         "backup-damaged",
         ONLY_BACKUP + "truncate --size=-9 *.gz",
-        ["the newest backup is damaged"],
+        ["the newest backup cannot be restored"],
         "systemctl start $SITE-backup.service",
         ONLY_BACKUP,
         first="sleep 1",  # its name has the second
+    ),
+    Fault(
+        "interrupted-restore",
+        ONLY_BACKUP + "printf $SITE.20260101-000000 > .restoring",
+        ["a restore was interrupted"],
+        "systemctl start $SITE-backup.service",
+        "rm -f /var/backups/$SITE/.restoring",
     ),
     Fault(
         "backup-gone",
