@@ -6,6 +6,7 @@ Nothing is added to the machine's own network. All processes are in control grou
 `copier-pyweb`, by which `down` finds them.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -366,7 +367,8 @@ def signal_container(name: str, container: str, number: signal.Signals) -> None:
     }
     assert found, f"container {container} is not on {name}"
     for pid in found:
-        os.kill(int(pid), number)
+        with contextlib.suppress(ProcessLookupError):  # ended with the first one
+            os.kill(int(pid), number)
 
 
 def ctr(name: str) -> list[str]:
