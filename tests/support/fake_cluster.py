@@ -119,10 +119,11 @@ def kubectl(state: dict, arguments: list[str]) -> None:
             state["revision"], state["images"] = 0, {}
         case ["delete", "replicaset", name]:
             del state["images"][name.removeprefix("my-app-")]
-        case ["logs", "my-app-new", "--container=app", "--tail=20", *previous]:
+        case ["logs", "my-app-new", "--container=app", "--tail=200", *previous]:
             # Of the last run, kubectl has no log before the app runs again.
             if bool(previous) == state["restarted"]:
                 print("RuntimeError: SECRET_KEY in the secret my-app is missing")
+                print("  a line of a traceback\n" * 30)
         case _:
             sys.exit(f"fake kubectl: {words}")
 
