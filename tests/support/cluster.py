@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from support import nodes
 from support.commands import commit, ok, run, skip_or_fail
-from support.containers import Base, make_base, make_bases, make_pause, save, write_docker
+from support.containers import (
+    Base,
+    build_base,
+    exists,
+    make_bases,
+    make_pause,
+    save,
+    write_docker,
+)
 from support.kubernetes import kubectl
 from support.project import ROOT, Pair, add_routes, edit, emit, probes
 
@@ -491,5 +499,6 @@ def make_volume(site: Site, path: Path) -> None:
 
 def load_postgres(cluster: Cluster) -> None:
     """Copy the image of the backups to the nodes."""
-    make_base(POSTGRES, POSTGRES_BASE)
+    if not exists(POSTGRES):
+        build_base(POSTGRES, POSTGRES_BASE)
     cluster.load_images(POSTGRES)
