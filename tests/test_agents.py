@@ -40,6 +40,7 @@ def spans_of(markdown: str) -> list[str]:
     return re.findall("`([^`]+)`", re.sub(r"(?ms)^```.*?^```$", "", markdown))
 
 
+@pytest.mark.slow_pairs
 @pytest.mark.pairs([*PAIRS, *STACKS])
 def test_all_that_it_names_exists(project):
     """Each command is one of the README, each path a file or folder of the project."""
@@ -55,6 +56,7 @@ def test_all_that_it_names_exists(project):
         assert re.search(rf"^    {name}: ", text_of(project, "app/config.py"), re.MULTILINE)
 
 
+@pytest.mark.slow_pairs
 @pytest.mark.pairs([*PAIRS, *STACKS])
 def test_its_commands_are_those_of_the_stack(project, pair):
     """Of the first block of the README all, and migrations only with a database."""

@@ -215,7 +215,16 @@ GOOD_NAMES = {
 QUOTED = ("100% $HOME `id` ; rm -rf", 'The "best" app', "back\\slash\\", "yes", "42")
 
 
-@pytest.mark.parametrize(("name", "slug"), GOOD_NAMES.items())
+QUICK_NAMES = (*QUOTED, "nginx", "Con", "我的应用")
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        pytest.param(*item, marks=[] if item[0] in QUICK_NAMES else pytest.mark.slow)
+        for item in GOOD_NAMES.items()
+    ],
+)
 def test_good_project_name_is_accepted(template, tmp_path, name, slug):
     copy = emit_on_command_line if name in QUOTED else emit
     path = copy(template, tmp_path / "project", project_name=name)

@@ -38,6 +38,7 @@ def test_readme_has_at_most_205_lines(project):
     assert len(readme(project).splitlines()) <= 205
 
 
+@pytest.mark.slow_pairs
 @pytest.mark.parametrize("database", [name for name in DATABASES if name != "none"])
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_readme_with_a_database_has_at_most_245_lines(

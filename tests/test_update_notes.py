@@ -8,7 +8,7 @@ import pytest
 from jinja2 import DictLoader
 from releases import NOTES, check_notes
 from support.commands import commit
-from support.project import LANGUAGES, PAIRS, ROOT, read
+from support.project import OTHER_LANGUAGES, PAIRS, ROOT, read
 from support.render import environment
 from support.update import release_as, start, update
 
@@ -115,7 +115,10 @@ def said(message: str) -> list[str]:
 INTRODUCTION = {"en": "Before you release the site again", "zh": "再次发布网站之前"}
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "language",
+    ["en", *(pytest.param(each, marks=pytest.mark.slow) for each in OTHER_LANGUAGES)],
+)
 def test_message_has_the_notes(template, language, tmp_path):
     """From 1.0.0 to the latest release; then nothing is new; then the latest commit."""
     project = start(template, tmp_path / "my-app", PAIRS[0], "v1.0.0")
