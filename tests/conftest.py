@@ -174,10 +174,11 @@ def installed(
 ) -> Installed:
     """A copy of the project in which the README's first commands were run.
 
-    Those with a database share an environment instead: see `packages`.
+    Those with a database share an environment instead, see `packages`; without CI=true,
+    also those that are not the first pair of their framework.
     """
     path = tmp_path_factory.mktemp(f"{pair}-installed") / "my-app"
-    if isinstance(pair, Pair):
+    if pair in FIRST_PAIRS or (isinstance(pair, Pair) and os.environ.get("CI")):
         return install(project, path)
     shutil.copytree(project, path)
     (path / ".venv").symlink_to(packages(project))

@@ -141,7 +141,7 @@ LEFT_OVER = """op.create_table(
         batch.create_index("ix_greetings_name", ["name"])"""
 
 
-@pytest.mark.slow_pairs
+@pytest.mark.slow
 def test_what_is_removed_from_the_models_only_is_accepted(own, database, databases):
     """By the project's own tests and by the app, until a later release removes the rest."""
     migrate(own, LEFT_OVER)
@@ -151,7 +151,7 @@ def test_what_is_removed_from_the_models_only_is_accepted(own, database, databas
     assert start(own, database).returncode == 0
 
 
-@pytest.mark.slow_pairs
+@pytest.mark.slow
 def test_examples_are_removed_a_release_before_their_table(own, database, databases):
     """As the README says for a site that is online."""
     remove_examples(own)
@@ -181,7 +181,7 @@ UNIQUE = """with op.batch_alter_table("greetings") as batch:
         batch.create_unique_constraint("uq_greetings_name", ["name"])"""
 
 
-@pytest.mark.slow_pairs
+@pytest.mark.slow
 def test_each_change_without_a_migration_is_found(own, databases):
     """Next to what only the tables still have, and with a constraint that they still check."""
     edit(own / "app/models.py", NAME, UNMIGRATED)

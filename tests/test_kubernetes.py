@@ -37,7 +37,7 @@ from support.serve import FORGED, get_when_up
 
 # A pair with the database that Kubernetes needs.
 STACK = next(each for each in QUICK_STACKS if each.database == "postgresql")
-pytestmark = pytest.mark.pairs([*PAIRS, STACK])
+pytestmark = [pytest.mark.pairs([*PAIRS, STACK]), pytest.mark.slow_pairs]
 SITE = "my-app"
 CHECKOV = "checkov==3.3.30"
 

@@ -193,6 +193,7 @@ def test_no_text_changes_an_answer(release, tmp_path, language, name):
     assert f">{name}<" in html.unescape(down.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("first", FIRST_PAIRS, ids=str)
 def test_no_sentence_changes_a_name(first, language):

@@ -50,6 +50,7 @@ def test_readme_with_a_database_has_at_most_245_lines(
     assert len(readme(project).splitlines()) <= 245
 
 
+@pytest.mark.slow_pairs
 def test_first_commands_run_the_tests(installed):
     assert "pytest" in installed.commands
     assert re.search(r"\d+ passed in", installed.output)

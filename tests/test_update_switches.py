@@ -84,6 +84,7 @@ def test_switch_of_the_database_is_a_new_project(pair, history, tmp_path):
         commit(project)
 
 
+@pytest.mark.slow
 @pytest.mark.first_pairs
 def test_move_to_kubernetes_and_back_is_a_new_project(pair, history, fresh, tmp_path):
     kubernetes = emit(
