@@ -372,6 +372,20 @@ def test_request_in_flight_is_finished(online, verb):
         assert online.status(pair, "/healthz") == "200"
 
 
+def test_request_in_flight_is_finished_at_the_reload_of_one_worker(online):
+    """As on a machine with one CPU."""
+    pairs = [pair for pair in PAIRS if pair.facts["reload"]]
+    files = " ".join(f"/etc/{pair}.env" for pair in pairs)
+    services = " ".join(f"{pair}.service" for pair in pairs)
+    online.machine.ok(f"sed -i '$ a WEB_CONCURRENCY=1' {files}; systemctl restart {services}")
+    try:
+        test_request_in_flight_is_finished(online, "reload")
+    finally:
+        online.machine.ok(
+            f"sed -i /^WEB_CONCURRENCY=1$/d {files}; systemctl restart {services}"
+        )
+
+
 @pytest.mark.usefixtures("by_script")
 def test_broken_code_is_refused_at_reload_and_reported_at_start(online):
     """Once it is fixed, two commands of the README bring the sites back."""
